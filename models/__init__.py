@@ -1,0 +1,1 @@
+"""Networks, objectives and propagation rules: pure PyTorch, no files, no DVC."""

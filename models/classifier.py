@@ -1,0 +1,62 @@
+"""The multi-label classifier whose last layer gives class activation maps (CAM, Zhou et al., CVPR 2016)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.backbones import BACKBONES
+
+
+class CamClassifier(nn.Module):
+    """A backbone, global average pooling, and a 1x1 convolution without bias.
+
+    Pooling and the convolution commute, so the convolution's maps before pooling are the CAMs.
+    Source: released code of IRN (`net/resnet50_cam.py`).
+    """
+
+    def __init__(self, backbone: str, classes: int) -> None:
+        super().__init__()
+        self.backbone = BACKBONES[backbone]()
+        self.head = nn.Conv2d(self.backbone.channels[-1], classes, kernel_size=1, bias=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised images (B, 3, H, W) to logits (B, classes)."""
+        pooled = self.backbone(images)[-1].mean(dim=(2, 3), keepdim=True)
+        return self.head(pooled).flatten(1)
+
+    def cams(self, images: Tensor) -> Tensor:
+        """Normalised images (B, 3, H, W) to activation maps (B, classes, h, w) before ReLU."""
+        return self.head(self.backbone(images)[-1])
+
+
+def tag_loss(logits: Tensor, tags: Tensor) -> Tensor:
+    """Multi-label soft margin loss: binary cross entropy averaged over classes and images.
+
+    Args:
+        logits: (B, classes).
+        tags: (B, classes) of 0 and 1.
+
+    Source: published (PSA and IRN), released code of IRN (`step/train_cam.py`).
+    """
+    return functional.multilabel_soft_margin_loss(logits, tags)
+
+
+@torch.no_grad()
+def mean_average_precision(scores: Tensor, tags: Tensor) -> dict[int, float]:
+    """Average precision of each class that at least one image has.
+
+    Args:
+        scores: (images, classes), any monotone score.
+        tags: (images, classes) of 0 and 1.
+
+    Returns:
+        Average precision in [0, 1] by class index; classes without a positive image are left out.
+    """
+    from sklearn.metrics import average_precision_score
+
+    present = [index for index in range(tags.shape[1]) if tags[:, index].any()]
+    return {
+        index: float(average_precision_score(tags[:, index].numpy(), scores[:, index].numpy())) for index in present
+    }

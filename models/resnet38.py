@@ -1,0 +1,202 @@
+"""Wide ResNet-38 with output stride 8, under the parameter names of the released affinity-learning code.
+
+Source: Wu, Shen & van den Hengel, 2016 ("model A1"); layout, frozen parts and dropout of the released PSA
+code of Ahn & Kwak, CVPR 2018.
+"""
+
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import NamedTuple, Self
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# Entries by which checkpoints of the same trunk may differ: the heads, and batch counters of old formats.
+HEADS = ("fc8.*", "f8_*", "f9.*", "*num_batches_tracked")
+
+
+class Taps(NamedTuple):
+    """Rectified features after the fourth, fifth and last level: 512, 1024 and 4096 channels at stride 8."""
+
+    conv4: Tensor
+    conv5: Tensor
+    conv6: Tensor
+
+
+class _Block(nn.Module):
+    """Pre-activation residual block of two 3x3 convolutions."""
+
+    def __init__(self, inside: int, middle: int, outside: int, stride: int, dilations: tuple[int, int]) -> None:
+        super().__init__()
+        first, second = dilations
+        self.bn_branch2a = nn.BatchNorm2d(inside)
+        self.conv_branch2a = _conv3(inside, middle, stride, first)
+        self.bn_branch2b1 = nn.BatchNorm2d(middle)
+        self.conv_branch2b1 = _conv3(middle, outside, 1, second)
+        self.conv_branch1: nn.Conv2d | None = None
+        if inside != outside or stride != 1:
+            self.conv_branch1 = nn.Conv2d(inside, outside, 1, stride, bias=False)
+
+    def activate(self, x: Tensor) -> Tensor:
+        """The normalised, rectified input, which is also what the taps see."""
+        return F.relu(self.bn_branch2a(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        active = self.activate(x)
+        # A projection starts from the rectified input, an identity from the raw one.
+        shortcut = x if self.conv_branch1 is None else self.conv_branch1(active)
+        out = F.relu(self.bn_branch2b1(self.conv_branch2a(active)))
+        return shortcut + self.conv_branch2b1(out)
+
+
+class _Bottleneck(nn.Module):
+    """Pre-activation residual block 1x1, 3x3 (dilation 4), 1x1 with channel dropout."""
+
+    def __init__(self, inside: int, outside: int, dropout: float) -> None:
+        super().__init__()
+        quarter, half = outside // 4, outside // 2
+        self.bn_branch2a = nn.BatchNorm2d(inside)
+        self.conv_branch2a = nn.Conv2d(inside, quarter, 1, bias=False)
+        self.bn_branch2b1 = nn.BatchNorm2d(quarter)
+        self.conv_branch2b1 = _conv3(quarter, half, 1, 4)
+        self.bn_branch2b2 = nn.BatchNorm2d(half)
+        self.conv_branch2b2 = nn.Conv2d(half, outside, 1, bias=False)
+        self.conv_branch1 = nn.Conv2d(inside, outside, 1, bias=False)
+        self.dropout = nn.Dropout2d(dropout)
+
+    def activate(self, x: Tensor) -> Tensor:
+        """The normalised, rectified input, which is also what the taps see."""
+        return F.relu(self.bn_branch2a(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        active = self.activate(x)
+        out = self.dropout(F.relu(self.bn_branch2b1(self.conv_branch2a(active))))
+        out = self.dropout(F.relu(self.bn_branch2b2(self.conv_branch2b1(out))))
+        return self.conv_branch1(active) + self.conv_branch2b2(out)
+
+
+def _conv3(inside: int, outside: int, stride: int, dilation: int) -> nn.Conv2d:
+    """3x3 convolution without bias that keeps the size (up to its stride)."""
+    return nn.Conv2d(inside, outside, 3, stride, padding=dilation, dilation=dilation, bias=False)
+
+
+class ResNet38(nn.Module):
+    """The trunk. Its first level and all batch normalisation are frozen, always.
+
+    Input: (B, 3, H, W) RGB, divided by 255 and normalised by ImageNet's mean and deviation.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1a = _conv3(3, 64, 1, 1)
+        self._add_level("b2", 3, 64, 128)
+        self._add_level("b3", 3, 128, 256)
+        self._add_level("b4", 6, 256, 512)
+        self.b5 = _Block(512, 512, 1024, 1, (1, 2))
+        self.b5_1 = _Block(1024, 512, 1024, 1, (2, 2))
+        self.b5_2 = _Block(1024, 512, 1024, 1, (2, 2))
+        self.b6 = _Bottleneck(1024, 2048, 0.3)
+        self.b7 = _Bottleneck(2048, 4096, 0.5)
+        self.bn7 = nn.BatchNorm2d(4096)
+        self._freeze()
+
+    def _add_level(self, name: str, blocks: int, inside: int, outside: int) -> None:
+        """Blocks name, name_1, name_2, ... of which the first halves the resolution."""
+        self.add_module(name, _Block(inside, outside, outside, 2, (1, 1)))
+        for i in range(1, blocks):
+            self.add_module(f"{name}_{i}", _Block(outside, outside, outside, 1, (1, 1)))
+
+    def _freeze(self) -> None:
+        """No gradient for the first level and for any batch normalisation."""
+        norms = [module for module in self.modules() if isinstance(module, nn.BatchNorm2d)]
+        for module in [self.conv1a, *(self.get_submodule(name) for name in ("b2", "b2_1", "b2_2")), *norms]:
+            module.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the training mode of everything but batch normalisation, which stays in evaluation mode."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return self
+
+    def taps(self, image: Tensor) -> Taps:
+        """(B, 3, H, W) normalised RGB -> three feature maps of size (ceil(H/8), ceil(W/8))."""
+        x = self.conv1a(image)
+        for level, blocks in (("b2", 3), ("b3", 3), ("b4", 6)):
+            for i in range(blocks):
+                x = self.get_submodule(f"{level}_{i}" if i else level)(x)
+        conv4 = self.b5.activate(x)
+        x = self.b5_2(self.b5_1(self.b5(x)))
+        conv5 = self.b6.activate(x)
+        return Taps(conv4, conv5, F.relu(self.bn7(self.b7(self.b6(x)))))
+
+
+class ResNet38Classifier(ResNet38):
+    """Multi-label classifier whose class maps are the 1x1 classifier applied before pooling.
+
+    Args:
+        n_classes: number of foreground classes.
+
+    Source: released PSA code (`released`; the paper has one more 3x3 convolution before the pooling).
+    """
+
+    def __init__(self, n_classes: int = 20) -> None:
+        super().__init__()
+        self.dropout7 = nn.Dropout2d(0.5)
+        self.fc8 = nn.Conv2d(4096, n_classes, 1, bias=False)
+        nn.init.xavier_uniform_(self.fc8.weight)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) normalised RGB -> logits (B, n_classes)."""
+        pooled = self.dropout7(self.taps(image).conv6).mean((2, 3), keepdim=True)
+        return self.fc8(pooled).flatten(1)
+
+    def class_maps(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) -> class maps (B, n_classes, ceil(H/8), ceil(W/8)), not rectified."""
+        maps: Tensor = self.fc8(self.taps(image).conv6)
+        return maps
+
+
+def check_and_load(model: nn.Module, state: Mapping[str, Tensor], allow_missing: Sequence[str] = ()) -> list[str]:
+    """Load a checkpoint after comparing all its names and shapes with the model's.
+
+    Args:
+        model: changed in place, only if the checkpoint fits.
+        state: names and tensors.
+        allow_missing: patterns (`*` stands for anything) of the names by which the two may differ: entries
+            that match may be missing, superfluous or of another shape, and are then left alone. `HEADS` fits
+            ImageNet weights and switching between classifier and AffinityNet; the default allows nothing.
+
+    Returns:
+        Names of the model's entries that kept their initial values, sorted.
+
+    Raises:
+        ValueError: listing missing, unexpected and wrongly shaped names.
+    """
+    own = model.state_dict()
+    missing = sorted(own.keys() - state.keys())
+    unexpected = sorted(state.keys() - own.keys())
+    misshapen = sorted(name for name in own.keys() & state.keys() if own[name].shape != state[name].shape)
+
+    def optional(name: str) -> bool:
+        return any(fnmatchcase(name, pattern) for pattern in allow_missing)
+
+    shapes = {n: f"{n} {tuple(state[n].shape)} instead of {tuple(own[n].shape)}" for n in misshapen}
+    complaints = [
+        _complaint("missing", [n for n in missing if not optional(n)]),
+        _complaint("unexpected", [n for n in unexpected if not optional(n)]),
+        _complaint("wrongly shaped", [text for n, text in shapes.items() if not optional(n)]),
+    ]
+    if any(complaints):
+        raise ValueError("the checkpoint does not fit the model: " + "; ".join(filter(None, complaints)))
+    model.load_state_dict({n: state[n] for n in own.keys() & state.keys() if n not in shapes}, strict=False)
+    return sorted({*missing, *misshapen})
+
+
+def _complaint(kind: str, names: Sequence[str], shown: int = 5) -> str:
+    """`3 missing (a, b, c)`, cut after a few names; empty without names."""
+    if not names:
+        return ""
+    return f"{len(names)} {kind} ({', '.join(names[:shown])}{', ...' if len(names) > shown else ''})"

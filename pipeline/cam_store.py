@@ -1,0 +1,163 @@
+"""The CAM store: the one interface between stages that make activation maps and stages that use them.
+
+A folder of safetensors shards, `shard-00000.safetensors` and so on, each holding the images of a run of manifest rows.
+Per image: the original size, the mask labels of the classes present, one low-resolution float16 map per class and
+scale before ReLU (mirror images merged by averaging), and, for methods that have one, a background map per scale.
+What produced the store stands in each shard's metadata. Same content, same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from models.fusion import fuse_cams
+from pipeline.errors import UserError
+from pipeline.files import write_atomic
+
+FORMAT = "tags2masks-cams-1"
+SHARD_IMAGES = 200  # about a minute of work on two cores: what a kill can lose
+
+
+@dataclass(frozen=True)
+class CamEntry:
+    """The maps of one image.
+
+    Attributes:
+        id: of the photograph.
+        size: its height and width.
+        class_ids: mask labels of the classes present, ascending; may be empty.
+        maps: one (K, h_i, w_i) float32 map per scale, before ReLU.
+        background: one (h_i, w_i) map per scale, or nothing for methods without a background map.
+    """
+
+    id: str
+    size: tuple[int, int]
+    class_ids: tuple[int, ...]
+    maps: tuple[Tensor, ...]
+    background: tuple[Tensor, ...] = ()
+
+
+def shard_path(folder: Path, number: int) -> Path:
+    """Where a shard lies."""
+    return folder / f"shard-{number:05d}.safetensors"
+
+
+def write_shard(path: Path, entries: Sequence[CamEntry], produced_by: Mapping[str, Any]) -> None:
+    """Write one shard, atomically; maps become float16 (a relative step of 0.05 %)."""
+    tensors: dict[str, Tensor] = {}
+    for entry in entries:
+        tensors[f"{entry.id}/size"] = torch.tensor(entry.size, dtype=torch.int32)
+        tensors[f"{entry.id}/class_ids"] = torch.tensor(entry.class_ids, dtype=torch.int16)
+        for kind, maps in (("maps", entry.maps), ("background", entry.background)):
+            for scale, values in enumerate(maps):
+                tensors[f"{entry.id}/{kind}/{scale}"] = values.to("cpu", torch.float16).contiguous()
+    about = {
+        "format": FORMAT,
+        "ids": json.dumps([entry.id for entry in entries]),
+        "produced_by": json.dumps(produced_by, sort_keys=True),
+    }
+    write_atomic(path, lambda temporary: save_file(tensors, temporary, metadata=about))
+
+
+@contextmanager
+def _open_shard(path: Path) -> Iterator[Any]:
+    """An opened shard of this format; everything that may be wrong with it becomes one error."""
+    try:
+        with safe_open(path, framework="pt") as shard:
+            if (shard.metadata() or {}).get("format") != FORMAT:
+                raise UserError(f"{path} is not a CAM shard of format {FORMAT}; run `dvc repro --force extract_cams`")
+            yield shard
+    except (SafetensorError, OSError, KeyError) as error:
+        raise UserError(f"{path} is damaged ({error}); run `dvc repro --force extract_cams`") from error
+
+
+def _ids(shard: Any) -> list[str]:
+    ids: list[str] = json.loads(shard.metadata()["ids"])
+    return ids
+
+
+def _entry(shard: Any, name: str, names: set[str]) -> CamEntry:
+    found: dict[str, list[Tensor]] = {"maps": [], "background": []}
+    for kind, maps in found.items():
+        while f"{name}/{kind}/{len(maps)}" in names:
+            maps.append(shard.get_tensor(f"{name}/{kind}/{len(maps)}").float())
+    height, width = shard.get_tensor(f"{name}/size").tolist()
+    class_ids = tuple(shard.get_tensor(f"{name}/class_ids").tolist())
+    return CamEntry(name, (height, width), class_ids, tuple(found["maps"]), tuple(found["background"]))
+
+
+def read_shard(path: Path) -> Iterator[CamEntry]:
+    """The entries of one shard, in the order written.
+
+    Raises:
+        UserError: the file is not a shard of this format, or is damaged.
+    """
+    with _open_shard(path) as shard:
+        names = set(shard.keys())
+        for name in _ids(shard):
+            yield _entry(shard, name, names)
+
+
+def read_entry(path: Path, name: str) -> CamEntry:
+    """One entry of a shard.
+
+    Raises:
+        UserError: the file is not a shard of this format, or is damaged.
+    """
+    with _open_shard(path) as shard:
+        return _entry(shard, name, set(shard.keys()))
+
+
+def shards(folder: Path) -> list[Path]:
+    """All shards of a store, in order.
+
+    Raises:
+        UserError: there are none.
+    """
+    paths = sorted(folder.glob("shard-*.safetensors"))
+    if not paths:
+        raise UserError(f"{folder} holds no CAM shards; run `dvc repro`")
+    return paths
+
+
+def read_store(folder: Path) -> Iterator[CamEntry]:
+    """All entries of a store, shard after shard; memory holds one image at a time."""
+    for path in shards(folder):
+        yield from read_shard(path)
+
+
+def store_index(folder: Path) -> dict[str, Path]:
+    """The shard of every image, by id.
+
+    Raises:
+        UserError: the store is missing or damaged.
+    """
+    index: dict[str, Path] = {}
+    for path in shards(folder):
+        with _open_shard(path) as shard:
+            index |= dict.fromkeys(_ids(shard), path)
+    return index
+
+
+def fused_maps(entry: CamEntry, size: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    """The maps of all scales as one per class, at any size.
+
+    Returns:
+        (K, H, W) in [0, 1], and the background map (H, W) in [0, 1] for methods that have one.
+    """
+    maps = fuse_cams(entry.maps, size).numpy()
+    if not entry.background:
+        return maps, None
+    return maps, fuse_cams([scale[None] for scale in entry.background], size)[0].numpy()

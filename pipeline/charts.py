@@ -1,0 +1,69 @@
+"""Charts as PNG (DVC's own HTML draws nothing without a network) with their numbers as CSV beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from pipeline.files import write_atomic, write_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def save_table(path: Path, columns: Mapping[str, Sequence[object]]) -> None:
+    """Write columns as CSV; numbers keep six significant digits."""
+    write_text(path, pd.DataFrame(columns).to_csv(index=False, lineterminator="\n", float_format="%.6g"))
+
+
+def save_figure(path: Path, figure: Figure) -> None:
+    """Write a figure as PNG; same content, same bytes."""
+    write_atomic(path, lambda temporary: figure.savefig(temporary, dpi=100, metadata={"Software": None}))
+
+
+def new_figure(width: float = 6.4, height: float = 3.6) -> Figure:
+    """An empty figure that needs no screen."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def save_history(folder: Path, history: Sequence[Mapping[str, float]]) -> None:
+    """The training history, one row for each epoch, as `history.csv` and `loss.png`."""
+    save_table(folder / "history.csv", {name: [row[name] for row in history] for name in history[0]})
+    figure = new_figure()
+    axes = figure.add_subplot()
+    for name in history[0]:
+        if name not in ("epoch", "lr"):
+            axes.plot([row["epoch"] for row in history], [row[name] for row in history], marker="o", label=name)
+    axes.set(xlabel="epoch", ylabel="training loss", ylim=(0, None))
+    axes.legend()
+    save_figure(folder / "loss.png", figure)
+
+
+def save_curve(folder: Path, thresholds: Sequence[float], miou: Sequence[float], used: float | None) -> None:
+    """mIoU against the background threshold, as `threshold_curve.csv` and `.png`, with the rule in use marked."""
+    save_table(folder / "threshold_curve.csv", {"threshold": thresholds, "miou": miou})
+    figure = new_figure()
+    axes = figure.add_subplot()
+    axes.plot(thresholds, miou)
+    if used is not None:
+        axes.axvline(used, linestyle="--", color="grey", label=f"bg_thresh in use: {used:g}")
+        axes.legend()
+    axes.set(xlabel="background threshold", ylabel="mIoU", xlim=(0, 1), ylim=(0, 1))
+    save_figure(folder / "threshold_curve.png", figure)
+
+
+def save_per_class(folder: Path, values: Mapping[str, float], title: str) -> None:
+    """One bar for each class, as `per_class.csv` and `.png`."""
+    save_table(folder / "per_class.csv", {"class": list(values), "iou": list(values.values())})
+    figure = new_figure(height=max(2.0, 0.28 * len(values) + 0.8))
+    axes = figure.add_subplot()
+    names = list(values)[::-1]
+    bars = axes.barh(names, [values[name] for name in names])
+    axes.bar_label(bars, fmt="%.2f", padding=2)
+    axes.set(xlabel="IoU", xlim=(0, 1), title=title)
+    save_figure(folder / "per_class.png", figure)

@@ -1,0 +1,491 @@
+"""The typed configuration: what each stage may be told, and how params.yaml becomes that.
+
+params.yaml holds every knob. The word `preset` as a value means: take it from the layers of the method's preset
+(`pipeline/presets/`), in the order base, base for this profile, base for this profile and data set, then the same
+three of the method; later layers win. Anything else in params.yaml wins over the preset.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from pipeline.errors import UserError, listed
+
+PRESETS = Path(__file__).parent / "presets"
+CONFIG = Path("data/config")
+ARTEFACTS = ("seeds", "refined", "masks", "segmenter")
+
+
+class Section(BaseModel):
+    """A checked, immutable group of knobs: no unknown keys, no silent conversion, no NaN."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def _none_word(value: Any) -> Any:
+    """The word none, in any case, and YAML's null are the same value."""
+    return None if isinstance(value, str) and value.strip().lower() == "none" else value
+
+
+def _no_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("a truth value is not a number")
+    return value
+
+
+Maybe = BeforeValidator(_none_word)
+Number = BeforeValidator(_no_bool)
+Seed = Annotated[int, Number, Field(ge=0, lt=2**31)]
+Share = Annotated[float, Number, Field(ge=0, le=1)]
+Positive = Annotated[float, Number, Field(gt=0)]
+NonNegative = Annotated[float, Number, Field(ge=0)]
+Count = Annotated[int, Number, Field(ge=1)]
+Name = Annotated[str, Field(min_length=1)]
+Pair = Annotated[list[Count], Field(min_length=2, max_length=2)]
+Scales = Annotated[list[Annotated[float, Number, Field(ge=0.1, le=4)]], Field(min_length=1, max_length=12)]
+BackgroundRule = Annotated[Share | Literal["otsu"] | None, Maybe]
+
+
+class ScenesData(Section):
+    """The bundled, generated data set."""
+
+    train: Count
+    val: Count
+    size: Annotated[int, Number, Field(ge=64, le=1024)]
+    seed: Seed
+
+
+class VocData(Section):
+    """PASCAL VOC 2012."""
+
+    train_split: Literal["train", "train_aug"]
+    sbd_root: Annotated[Name | None, Maybe]
+    download: bool
+
+
+class FolderData(Section):
+    """A folder of photographs and a CSV of tags."""
+
+    tags: Name
+    images: Name
+    masks: Annotated[Name | None, Maybe]
+    val_share: Annotated[float, Number, Field(gt=0, lt=1)]
+
+
+class Data(Section):
+    """Where photographs and tags come from."""
+
+    name: Literal["scenes", "voc2012", "folder"]
+    root: Annotated[Name | None, Maybe]
+    watch: Name
+    classes: Literal["all"] | Annotated[list[Name], Field(min_length=1)]
+    limit: Annotated[Count | None, Maybe]
+    max_megapixels: Positive
+    scenes: ScenesData
+    voc2012: VocData
+    folder: FolderData
+
+    @model_validator(mode="after")
+    def _root_where_needed(self) -> Data:
+        if self.name != "scenes" and self.root is None:
+            raise ValueError(
+                f"data.root is none, but data.name = {self.name} reads photographs from there; give its folder"
+            )
+        if isinstance(self.classes, list) and len(set(self.classes)) != len(self.classes):
+            raise ValueError("data.classes names a class twice")
+        return self
+
+
+class Optimisation(Section):
+    """Poly SGD, shared by every stage that trains."""
+
+    epochs: Count
+    batch: Count
+    lr: Positive
+    head_lr_factor: Positive
+    momentum: Annotated[float, Number, Field(ge=0, lt=1)]
+    weight_decay: NonNegative
+    poly_power: NonNegative
+
+
+class Augmentation(Section):
+    """Random resizing, mirroring and cropping of training images."""
+
+    long_side: Pair
+    crop: Annotated[int, Number, Field(ge=32, le=2048)]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Augmentation:
+        if self.long_side[0] > self.long_side[1]:
+            raise ValueError(f"long_side is a pair smallest, largest; got {self.long_side}")
+        return self
+
+
+class Classifier(Section):
+    """The multi-label classifier on tags."""
+
+    network: Literal["efficientnet_lite0", "resnet50"]
+    weights: Name
+    optimisation: Optimisation
+    augmentation: Augmentation
+
+
+class Localizer(Section):
+    """The second training of methods that have one."""
+
+    rule: Literal["none"]
+
+
+class Cams(Section):
+    """Multi-scale inference of activation maps."""
+
+    long_side: Annotated[int | None, Number, Field(ge=32, le=4096), Maybe]
+    scales: Scales
+    batch: Count
+
+
+class Affinity(Section):
+    """The learned pairwise affinity of methods that have one."""
+
+    network: Literal["none"]
+
+
+class Refine(Section):
+    """The propagation rule that runs on the CAM store."""
+
+    rule: Literal["none"]
+
+
+class Masks(Section):
+    """From maps to pseudo masks."""
+
+    crf: Annotated[Literal["psa", "irn", "deeplab", "toco_seg", "toco_cam", "afa"] | None, Maybe]
+    crf_unary: Literal["labels", "softmax"]
+    unary_labels: Annotated[Annotated[int, Number, Field(ge=2)] | None, Maybe]
+    confidence_pair: Annotated[Annotated[list[Share], Field(min_length=2, max_length=2)] | None, Maybe]
+    max_side: Annotated[int, Number, Field(ge=64)]
+
+    @model_validator(mode="after")
+    def _pair_ordered(self) -> Masks:
+        if self.confidence_pair is not None and self.confidence_pair[0] < self.confidence_pair[1]:
+            raise ValueError(
+                f"confidence_pair is foreground, background with foreground >= background; got {self.confidence_pair}"
+            )
+        return self
+
+
+class Segmenter(Section):
+    """The network trained on pseudo masks, and its test-time settings."""
+
+    network: Literal["efficientnet_lite0_aspp", "deeplabv3_resnet101"]
+    weights: Name
+    optimisation: Optimisation
+    augmentation: Augmentation
+    test_long_side: Annotated[int | None, Number, Field(ge=32, le=4096), Maybe]
+    test_scales: Scales
+    test_crf: Annotated[Literal["psa", "irn", "deeplab", "toco_seg", "toco_cam", "afa"] | None, Maybe]
+
+
+class Report(Section):
+    """The HTML page."""
+
+    gallery: Annotated[int, Number, Field(ge=0, le=200)]
+
+
+class Params(Section):
+    """params.yaml, with every `preset` filled in."""
+
+    method: Name
+    profile: Literal["compact", "paper"]
+    bg_thresh: BackgroundRule
+    seed: Seed
+    device: Literal["auto", "cpu", "cuda"]
+    precision: Literal["auto", "float32", "bfloat16", "float16"]
+    processes: Annotated[int, Number, Field(ge=1, le=1024)]
+    workers: Annotated[int, Number, Field(ge=0, le=256)] | Literal["auto"]
+    data: Data
+    classifier: Classifier
+    localizer: Localizer
+    cams: Cams
+    affinity: Affinity
+    refine: Refine
+    masks: Masks
+    segmenter: Segmenter
+    report: Report
+
+
+# ------------------------------------------------------------------------------------------------- from file to Params
+
+
+def methods() -> list[str]:
+    """Names of the methods that have a preset."""
+    return sorted(path.stem for path in PRESETS.glob("*.yaml") if path.stem != "base")
+
+
+def _merge(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
+    """`high` over `low`, group by group."""
+    merged = dict(low)
+    for key, value in high.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def preset_values(method: str, profile: str, data_name: str) -> dict[str, Any]:
+    """What the preset layers give for a method, profile and data set (see the module's text for their order)."""
+    values: dict[str, Any] = {}
+    for name in ("base", method):
+        layers = yaml.safe_load((PRESETS / f"{name}.yaml").read_text(encoding="utf-8"))
+        for layer in ("common", profile, f"{profile}_{data_name}"):
+            values = _merge(values, layers.get(layer) or {})
+    return values
+
+
+def _fill(knobs: Any, preset: Any, where: str, missing: list[str]) -> Any:
+    """Replace every value `preset` in `knobs` by the preset's own."""
+    if isinstance(knobs, dict):
+        given = preset if isinstance(preset, dict) else {}
+        return {k: _fill(v, given.get(k), f"{where}.{k}" if where else str(k), missing) for k, v in knobs.items()}
+    if knobs == "preset":
+        if preset is None:
+            missing.append(f"{where} = preset, but the preset gives no value for it; set it")
+        return preset
+    return knobs
+
+
+def _at(tree: Any, location: tuple[int | str, ...]) -> tuple[str, Any]:
+    """The dotted name and the value that a validation error speaks of (type names inside unions are left out)."""
+    keys: list[str] = []
+    for step in location:
+        if (isinstance(tree, dict) and step in tree) or (
+            isinstance(tree, list) and isinstance(step, int) and step < len(tree)
+        ):
+            tree = tree[step]  # type: ignore[index]
+        elif isinstance(step, str) and isinstance(tree, dict) and step == location[-1]:
+            tree = None
+        else:
+            continue
+        keys.append(str(step))
+    return ".".join(keys), tree
+
+
+ALLOWED = {
+    "bg_thresh": "a number from 0 to 1, none (no threshold: background is 1 - the strongest class), otsu, or preset",
+}
+
+
+def _explain(error: ValidationError, raw: dict[str, Any]) -> list[str]:
+    """One line for each wrong knob: key, value, type, what is allowed."""
+    reasons: dict[str, tuple[Any, list[str]]] = {}
+    for item in error.errors():
+        key, value = _at(raw, item["loc"])
+        reason = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            reason = "no such knob; see params.yaml as shipped"
+        elif item["type"] == "missing":
+            reason = "this knob is missing; see params.yaml as shipped"
+        reasons.setdefault(key, (value, []))[1].append(reason)
+    lines = []
+    for key, (value, why) in reasons.items():
+        allowed = ALLOWED.get(key) or "; or ".join(dict.fromkeys(why))
+        shown = "" if isinstance(value, dict) or value is None else f" = {value!r} ({type(value).__name__})"
+        lines.append(f"{key or 'params'}{shown}: {allowed}")
+    return lines
+
+
+def resolve(raw: Any) -> Params:
+    """Check the whole of params.yaml and fill in the preset.
+
+    Args:
+        raw: what YAML gave for params.yaml.
+
+    Returns:
+        The checked configuration.
+
+    Raises:
+        UserError: naming each wrong key, its value and type, and what is allowed; all of them at once.
+    """
+    if not isinstance(raw, dict):
+        raise UserError("params.yaml holds no knobs; restore the shipped file")
+    method, profile, data = raw.get("method"), raw.get("profile"), raw.get("data")
+    if method not in methods():
+        raise UserError(
+            f"params.yaml: method = {method!r} ({type(method).__name__}): allowed are {', '.join(methods())}"
+        )
+    if profile not in ("compact", "paper"):
+        raise UserError(f"params.yaml: profile = {profile!r} ({type(profile).__name__}): allowed are compact, paper")
+    data_name = str(data.get("name")) if isinstance(data, dict) else ""
+    problems: list[str] = []
+    filled = _fill(raw, preset_values(method, profile, data_name), "", problems)
+    try:
+        params = Params.model_validate(filled)
+    except ValidationError as error:
+        problems += _explain(error, filled)
+    if problems:
+        raise UserError("params.yaml cannot be used:\n" + listed(problems))
+    return params
+
+
+def load_params(path: Path = Path("params.yaml")) -> Params:
+    """Read and check params.yaml.
+
+    Raises:
+        UserError: the file is missing, is not YAML, or holds a wrong knob.
+    """
+    try:
+        return resolve(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} not found; run from the root of the repository") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not readable YAML: {error}") from error
+
+
+# ------------------------------------------------------------------------------------------- what each stage is told
+
+
+class PrepareDataConfig(Section):
+    """What prepare_data is told: `source` is the group of the one data set in use."""
+
+    name: Literal["scenes", "voc2012", "folder"]
+    root: Annotated[Name | None, Maybe]
+    classes: Literal["all"] | list[Name]
+    limit: Count | None
+    max_megapixels: Positive
+    source: ScenesData | VocData | FolderData
+
+
+class TrainClassifierConfig(Classifier):
+    """What train_classifier is told."""
+
+    seed: Seed
+
+
+class TrainLocalizerConfig(Localizer):
+    """What train_localizer is told."""
+
+    seed: Seed
+
+
+class TrainAffinityConfig(Affinity):
+    """What train_affinity is told."""
+
+    seed: Seed
+
+
+class MakeMasksConfig(Masks):
+    """What make_masks is told."""
+
+    bg_thresh: BackgroundRule
+
+
+class TrainSegmenterConfig(Segmenter):
+    """What train_segmenter is told."""
+
+    seed: Seed
+
+
+class EvaluateConfig(Section):
+    """What evaluate is told: the background rule, and the protocol that every metrics file states."""
+
+    bg_thresh: BackgroundRule
+    protocol: dict[str, Any]
+
+
+class ReportConfig(Report):
+    """What report is told: its own knobs, and all others for display."""
+
+    params: dict[str, Any]
+
+
+STAGES: dict[str, type[Section]] = {
+    "prepare_data": PrepareDataConfig,
+    "train_classifier": TrainClassifierConfig,
+    "train_localizer": TrainLocalizerConfig,
+    "extract_cams": Cams,
+    "train_affinity": TrainAffinityConfig,
+    "refine_cams": Refine,
+    "make_masks": MakeMasksConfig,
+    "train_segmenter": TrainSegmenterConfig,
+    **{f"evaluate_{artefact}": EvaluateConfig for artefact in ARTEFACTS},
+    "report": ReportConfig,
+}
+
+
+class Runtime(Section):
+    """How to run, not what to compute: no result depends on it, so no stage's hash does."""
+
+    root: str | None
+    device: Literal["auto", "cpu", "cuda"]
+    precision: Literal["auto", "float32", "bfloat16", "float16"]
+    processes: int
+    workers: int
+
+
+def stage_configs(params: Params) -> dict[str, dict[str, Any]]:
+    """One resolved group of knobs for each stage, holding only what that stage's result depends on."""
+    p = params.model_dump(mode="json")
+    seed, background = {"seed": p["seed"]}, {"bg_thresh": p["bg_thresh"]}
+    data = {key: p["data"][key] for key in ("name", "root", "classes", "limit", "max_megapixels")}
+    run = {key: p[key] for key in ("method", "profile", "seed")}
+    cams = run | {"initial_weights": p["classifier"]["weights"], "cam_scales": p["cams"]["scales"]}
+    refined = cams | {"refine": p["refine"]["rule"]}
+    segmenter = {
+        "initial_weights": p["segmenter"]["weights"],
+        "test_scales": p["segmenter"]["test_scales"],
+        "crf": p["segmenter"]["test_crf"],
+    }
+    protocols = {
+        "seeds": cams | {"crf": None},
+        "refined": refined | {"crf": None},
+        "masks": refined | {"crf": p["masks"]["crf"]},
+        "segmenter": run | segmenter,
+    }
+    return {
+        "prepare_data": data | {"source": p["data"][params.data.name]},
+        "train_classifier": p["classifier"] | seed,
+        "train_localizer": p["localizer"] | seed,
+        "extract_cams": p["cams"],
+        "train_affinity": p["affinity"] | seed,
+        "refine_cams": p["refine"],
+        "make_masks": p["masks"] | background,
+        "train_segmenter": p["segmenter"] | seed,
+        **{f"evaluate_{name}": background | {"protocol": protocols[name]} for name in ARTEFACTS},
+        "report": p["report"] | {"params": {k: v for k, v in p.items() if k not in Runtime.model_fields}},
+    }
+
+
+def runtime(params: Params) -> Runtime:
+    """Where the photographs lie and what the machine lends, with `auto` settled."""
+    root = params.data.root if params.data.name != "scenes" else "data/prepared/scenes"
+    workers = len(os.sched_getaffinity(0)) if params.workers == "auto" else params.workers
+    return Runtime(
+        root=root,
+        device=params.device,
+        precision=params.precision,
+        processes=params.processes,
+        workers=workers,
+    )
+
+
+S = TypeVar("S", bound=Section)
+
+
+def stage_config(stage: str, section: type[S]) -> S:
+    """The resolved knobs of one stage, as `configure` wrote them.
+
+    Raises:
+        UserError: `configure` has not run.
+    """
+    path = CONFIG / f"{stage}.json"
+    try:
+        return section.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} not found; run `dvc repro` or `python -m pipeline.configure` first") from error
+    except (ValidationError, json.JSONDecodeError) as error:
+        raise UserError(f"{path} is not what configure writes; run `python -m pipeline.configure`: {error}") from error

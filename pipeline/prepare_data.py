@@ -1,0 +1,126 @@
+"""Stage prepare_data: any data source becomes one manifest, checked image by image.
+
+Nothing is written before everything is checked, and all problems are told at once. Masks are not opened here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from tqdm import tqdm
+
+from pipeline.config import PrepareDataConfig, Runtime, stage_config
+from pipeline.errors import UserError, listed
+from pipeline.files import inside, sha256, write_json
+from pipeline.images import read_image
+from pipeline.manifest import PREPARED, Manifest, Record, save_ground_truth, save_manifest
+from pipeline.sources import SOURCES
+from pipeline.sources.source import SPLITS, Source, data_root
+from pipeline.stage import run_stage
+
+MOST_CLASSES = 254  # masks are 8 bits: 0 is background, 255 is ignored
+
+
+def main() -> None:
+    """Read the source, check every image, write manifest, classes, paths of masks, and notes.
+
+    Raises:
+        UserError: listing all that is wrong with the data.
+    """
+    config = stage_config("prepare_data", PrepareDataConfig)
+    workers = stage_config("runtime", Runtime).workers
+    source, root = SOURCES[config.name](config), data_root(config)
+    records = [record for split in SPLITS for record in source.records if record.split == split]
+    checked, problems = check_images(root, records, config.max_megapixels, workers)
+    problems = [*source.problems, *problems, *_stray_masks(root, source)]
+    problems = problems or _unusable(records, source.classes)
+    if problems:
+        raise UserError(f"data.name = {config.name}: the data cannot be used as they are:\n{listed(problems)}")
+    manifest = Manifest(tuple(checked), tuple(source.classes))
+    notes = [*source.notes, *_notes(manifest)]
+    save_manifest(PREPARED, manifest)
+    save_ground_truth(PREPARED, source.masks, source.label_map)
+    write_json(PREPARED / "notes.json", notes)
+    sizes = ", ".join(f"{len(manifest.split(split).records)} {split}" for split in SPLITS)
+    print(f"{sizes} images, {len(manifest.classes)} classes, {len(source.masks)} masks for evaluation")
+    for note in notes:
+        print(f"note: {note}")
+
+
+def check_images(
+    root: Path, records: list[Record], max_megapixels: float, workers: int
+) -> tuple[list[Record], list[str]]:
+    """Decode every image once.
+
+    Args:
+        root: folder that the images' paths are relative to.
+        records: photographs, in any order.
+        max_megapixels: largest image accepted.
+        workers: threads; decoding and hashing release Python's lock.
+
+    Returns:
+        The records with size and hash, in the same order, and one line for each image that cannot be used.
+    """
+    check = partial(_checked, root, max_megapixels=max_megapixels)
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        bar = tqdm(pool.map(check, records), total=len(records), desc="images", unit="image", disable=None)
+        results = list(bar)
+    good = [result for result in results if isinstance(result, Record)]
+    return good, [result for result in results if isinstance(result, str)]
+
+
+def _checked(root: Path, record: Record, max_megapixels: float) -> Record | str:
+    try:
+        path = inside(root, record.image)
+        height, width, _ = read_image(path, max_megapixels).shape
+        return replace(record, width=width, height=height, sha256=sha256(path))
+    except UserError as error:
+        return str(error)
+
+
+def _stray_masks(root: Path, source: Source) -> list[str]:
+    """Masks that lie outside the root, also through a symbolic link."""
+    problems = []
+    for mask in source.masks.values():
+        try:
+            inside(root, mask)
+        except UserError as error:
+            problems.append(str(error))
+    return problems
+
+
+def _unusable(records: list[Record], classes: list[str]) -> list[str]:
+    """What makes a data set useless although each of its images is fine."""
+    sizes = Counter(record.split for record in records)
+    problems = [f"no image is in the split {split}" for split in SPLITS if not sizes[split]]
+    problems += [f"two images have the id {i!r}" for i, n in Counter(r.id for r in records).items() if n > 1]
+    if not classes:
+        problems.append("there are no classes: no image has a tag")
+    elif not any(record.tags for record in records if record.split == "train"):
+        problems.append("no train image has a tag of any class, so there is nothing to learn from")
+    if len(classes) > MOST_CLASSES:
+        problems.append(f"{len(classes)} classes, but masks hold {MOST_CLASSES}; choose some with data.classes")
+    if "background" in classes:
+        problems.append("a class is named background, which is what pixels of no class are called; rename the tag")
+    return problems
+
+
+def _notes(manifest: Manifest) -> list[str]:
+    """What is allowed but worth knowing."""
+    train = manifest.split("train")
+    unseen = [name for name in manifest.classes if not any(name in record.tags for record in train.records)]
+    notes = [f"no train image has these classes, so they cannot be learned: {', '.join(unseen)}"] if unseen else []
+    for split in SPLITS:
+        records = manifest.split(split).records
+        untagged = sum(not record.tags for record in records)
+        if untagged:
+            notes.append(f"{untagged} of {len(records)} {split} images show none of the classes")
+    return notes
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,84 @@
+"""Stage train_classifier: a multi-label classifier on image tags.
+
+Reads the manifest and the photographs; writes `data/classifier` and `metrics/classifier.json` (mean average precision
+of the tags on the validation split).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from models.classifier import CamClassifier, mean_average_precision, tag_loss
+from pipeline.charts import save_history
+from pipeline.config import TrainClassifierConfig, stage_config
+from pipeline.examples import Photographs, TaggedExamples, resized_view
+from pipeline.files import new_folder, write_json
+from pipeline.images import scaled_size
+from pipeline.manifest import PREPARED, Manifest, load_manifest
+from pipeline.resume import resume_folder
+from pipeline.runtime import derived_seed, pick_device, rank
+from pipeline.stage import run_distributed_stage
+from pipeline.training import Batch, autocast, fit
+from pipeline.weights import load_initial, save_network
+
+OUTPUT, METRICS, PLOTS = (
+    Path("data/classifier"),
+    Path("metrics/classifier.json"),
+    Path("metrics/plots/classifier"),
+)
+
+
+def main() -> None:
+    """Train, or continue training, and score the tags of the validation split."""
+    config = stage_config("train_classifier", TrainClassifierConfig)
+    manifest = load_manifest()
+    description = {"network": "cam_classifier", "backbone": config.network, "classes": len(manifest.classes)}
+    with resume_folder("train_classifier", config, [PREPARED / "manifest.csv", PREPARED / "classes.json"]) as folder:
+        torch.manual_seed(derived_seed("classifier", config.seed))
+        network = CamClassifier(config.network, len(manifest.classes))
+        load_initial(network.backbone, config.network, config.weights)
+        normalisation = (network.backbone.mean, network.backbone.std)
+        examples = TaggedExamples(manifest.split("train"), config.augmentation, normalisation)
+        history = fit(network, network.head, objective, examples, config.optimisation, config.seed, folder)
+        if rank() == 0:
+            scores = tag_scores(network, manifest, sum(config.augmentation.long_side) / 2)
+            with new_folder(OUTPUT) as output:
+                save_network(output, network, description)
+            save_history(PLOTS, history)
+            write_json(METRICS, scores)
+
+
+def objective(network: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    """Loss of the tags; no further terms to log."""
+    return tag_loss(network(batch["image"]), batch["tags"]), {}
+
+
+@torch.inference_mode()
+def tag_scores(network: CamClassifier, manifest: Manifest, long_side: float) -> dict[str, object]:
+    """Average precision per class on the validation split, each photograph at the mean training size."""
+    held_out = manifest.split("val")
+    photographs, device = Photographs(held_out), pick_device()
+    normalisation = (network.backbone.mean, network.backbone.std)
+    logits = []
+    for record in tqdm(held_out.records, desc="tags of the validation split", disable=None):
+        view = resized_view(photographs.read(record), scaled_size(record.size, long_side, 32), normalisation)
+        with autocast(device):
+            logits.append(network(view[None].to(device)).float().cpu())
+    precision = mean_average_precision(torch.cat(logits), torch.from_numpy(held_out.tag_matrix()))
+    named = {manifest.classes[index]: value for index, value in precision.items()}
+    return {
+        **({"map": float(np.mean(list(named.values())))} if named else {}),
+        "per_class": named,
+        "classes_scored": len(named),
+        "images": len(held_out.records),
+        "protocol": {"split": "val", "long_side": long_side, "pixel_labels": "none"},
+    }
+
+
+if __name__ == "__main__":
+    run_distributed_stage(main)

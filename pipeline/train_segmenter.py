@@ -1,0 +1,111 @@
+"""Stage train_segmenter: a segmentation network learns from the pseudo masks, then predicts the validation split.
+
+Reads photographs, tags of neither split, and `data/masks`; writes the network and the predictions as palette PNG.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from models.segmenter import SEGMENTERS, Segmenter, pixel_loss, predict
+from pipeline.background import hard_channels
+from pipeline.charts import save_history
+from pipeline.config import TrainSegmenterConfig, stage_config
+from pipeline.crf import KERNELS, dense_crf, softmax_energies
+from pipeline.errors import UserError
+from pipeline.examples import MaskedExamples, Photographs, resized_view
+from pipeline.files import new_folder
+from pipeline.images import scaled_size
+from pipeline.manifest import PREPARED, Manifest, Record, load_manifest
+from pipeline.palette import IGNORE, read_mask, write_mask
+from pipeline.resume import resume_folder
+from pipeline.runtime import barrier, derived_seed, pick_device, rank, world_size
+from pipeline.stage import run_distributed_stage
+from pipeline.training import Batch, autocast, fit
+from pipeline.weights import load_initial, save_network
+
+MASKS, OUTPUT, PLOTS = Path("data/masks"), Path("data/segmenter"), Path("metrics/plots/segmenter_training")
+SMALLEST_SIDE = 32
+
+
+def main() -> None:
+    """Train, or continue training, and predict."""
+    config = stage_config("train_segmenter", TrainSegmenterConfig)
+    manifest = load_manifest()
+    check_masks(manifest.split("train"))
+    labels = len(manifest.classes) + 1
+    with resume_folder("train_segmenter", config, [PREPARED / "manifest.csv", MASKS]) as folder:
+        torch.manual_seed(derived_seed("segmenter", config.seed))
+        network = SEGMENTERS[config.network](labels)
+        load_initial(network.backbone, config.network, config.weights)
+        normalisation = (network.mean, network.std)
+        examples = MaskedExamples(manifest.split("train"), MASKS, config.augmentation, normalisation)
+        history = fit(network, network.head, objective, examples, config.optimisation, config.seed, folder)
+        predictions = folder / "predictions"
+        predict_split(network, manifest.split("val"), config, predictions)
+        barrier()
+        if rank() == 0:
+            with new_folder(OUTPUT) as output:
+                save_network(output, network, {"network": config.network, "labels": labels})
+                shutil.copytree(predictions, output / "predictions")
+            save_history(PLOTS, history)
+
+
+def check_masks(manifest: Manifest) -> None:
+    """Refuse to train on masks that hold no class at all.
+
+    Raises:
+        UserError: every pixel of every mask is background or ignored.
+    """
+    for record in manifest.records:
+        labels = np.unique(read_mask(MASKS / f"{record.id}.png", record.size))
+        if set(labels.tolist()) - {0, IGNORE}:
+            return
+    raise UserError(
+        f"all {len(manifest.records)} masks in {MASKS} are background only, so there is nothing to learn; lower "
+        "bg_thresh, and look at metrics/seeds.json and metrics/plots/seeds"
+    )
+
+
+def objective(network: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    """Cross entropy over the pixels that are not ignored; no further terms to log."""
+    return pixel_loss(network(batch["image"]).float(), batch["labels"]), {}
+
+
+def predict_split(network: Segmenter, manifest: Manifest, config: TrainSegmenterConfig, output: Path) -> None:
+    """Write the prediction of every photograph of a split that is not there yet; tags are not used."""
+    photographs = Photographs(manifest)
+    mine = manifest.records[rank() :: world_size()]
+    for record in tqdm(mine, desc="predictions", disable=None):
+        if not (path := output / f"{record.id}.png").exists():
+            write_mask(path, predicted_labels(network, photographs, record, config))
+
+
+def predicted_labels(
+    network: Segmenter, photographs: Photographs, record: Record, config: TrainSegmenterConfig
+) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
+    """The prediction (H, W) for one photograph: several scales, mirror images, CRF where the knob says so."""
+    device = pick_device()
+    image = photographs.read(record)
+    height, width = scaled_size(record.size, config.test_long_side)
+    views = []
+    for scale in config.test_scales:
+        size = scaled_size((height, width), max(height, width) * scale, SMALLEST_SIDE)
+        view = resized_view(image, size, (network.mean, network.std)).to(device)
+        views.append(view)
+    with autocast(device):
+        probabilities = predict(network, views, record.size).float().cpu().numpy()
+    if config.test_crf is None:
+        return hard_channels(probabilities)
+    (marginals,) = dense_crf(image, [softmax_energies(probabilities)], KERNELS[config.test_crf])
+    return hard_channels(marginals)
+
+
+if __name__ == "__main__":
+    run_distributed_stage(main)
