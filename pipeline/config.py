@@ -47,6 +47,7 @@ Positive = Annotated[float, Number, Field(gt=0)]
 NonNegative = Annotated[float, Number, Field(ge=0)]
 Count = Annotated[int, Number, Field(ge=1)]
 Name = Annotated[str, Field(min_length=1)]
+Side = Annotated[int, Number, Field(ge=32, le=4096)]
 Pair = Annotated[list[Count], Field(min_length=2, max_length=2)]
 Scales = Annotated[list[Annotated[float, Number, Field(ge=0.1, le=4)]], Field(min_length=1, max_length=12)]
 BackgroundRule = Annotated[Share | Literal["otsu"] | None, Maybe]
@@ -145,7 +146,7 @@ class Localizer(Section):
 class Cams(Section):
     """Multi-scale inference of activation maps."""
 
-    long_side: Annotated[int | None, Number, Field(ge=32, le=4096), Maybe]
+    long_side: Annotated[Side | None, Maybe]
     scales: Scales
     batch: Count
 
@@ -187,7 +188,7 @@ class Segmenter(Section):
     weights: Name
     optimisation: Optimisation
     augmentation: Augmentation
-    test_long_side: Annotated[int | None, Number, Field(ge=32, le=4096), Maybe]
+    test_long_side: Annotated[Side | None, Maybe]
     test_scales: Scales
     test_crf: Annotated[Literal["psa", "irn", "deeplab", "toco_seg", "toco_cam", "afa"] | None, Maybe]
 

@@ -17,6 +17,7 @@ from pipeline.files import read_json, write_atomic, write_json
 State = Mapping[str, Tensor]
 N = TypeVar("N", bound=nn.Module)
 
+
 def save_network(folder: Path, network: nn.Module, description: Mapping[str, Any]) -> None:
     """Write `network.json` and `weights.safetensors`; same weights, same bytes."""
     state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
@@ -40,7 +41,9 @@ def load_network(folder: Path, builders: Mapping[str, Callable[..., N]], produce
     try:
         network.load_state_dict(load_file(folder / "weights.safetensors"))
     except (SafetensorError, OSError, RuntimeError) as error:
-        raise UserError(f"{folder}/weights.safetensors cannot be loaded ({error}); run `dvc repro -f {producer}`") from error
+        raise UserError(
+            f"{folder}/weights.safetensors cannot be loaded ({error}); run `dvc repro -f {producer}`"
+        ) from error
     return network
 
 

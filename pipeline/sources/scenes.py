@@ -1,7 +1,7 @@
 """The bundled data set: scenes of four-legged creatures, drawn in code, deterministic from a seed, no download.
 
-The six classes share body, legs, tail, head and coats; only a small part at the head tells them apart (antlers, long
-ears, curled horns, one horn, a trunk, round ears). A classifier therefore needs only that part,
+The six classes share body, legs, tail and head; only a small part at the head tells them apart for certain (antlers,
+long ears, curled horns, one horn, a trunk, round ears). Most coats are the class's own, the others are drawn from all. A classifier therefore needs only that part,
 and its CAM covers little else: the problem that weakly-supervised segmentation works on. Some grounds go together
 with a class (`FAVOURITE_GROUND`), so that a CAM may also leak onto the background. Masks are exact.
 """
@@ -27,6 +27,7 @@ CLASSES = ("bear", "elephant", "hare", "ram", "stag", "unicorn")
 GROUNDS = ("grass", "sand", "water", "bricks", "snow", "wood")
 FAVOURITE_GROUND = {"hare": "grass", "ram": "bricks", "elephant": "sand"}
 FAVOURITE_SHARE = 0.6
+FAVOURITE_COAT_SHARE = 0.8
 SHAPES = ((1.0, 1.0), (0.8, 1.0), (1.0, 0.8))
 OVERSAMPLING = 2
 MIN_VISIBLE = 0.55  # of a creature
@@ -170,7 +171,8 @@ def draw_creature(rng: np.random.Generator, kind: str, scale: float, size: tuple
 
 def paint_creature(rng: np.random.Generator, creature: Creature, picture: Field) -> None:
     """Paint a creature into the picture (H, W, 3): a coat that any class may wear, and the part of its class."""
-    picture[creature.outline] = draw_coat(rng, creature.outline.shape)[creature.outline]
+    favourite = CLASSES.index(creature.kind) if rng.random() < FAVOURITE_COAT_SHARE else None
+    picture[creature.outline] = draw_coat(rng, creature.outline.shape, favourite)[creature.outline]
     picture[creature.key_part] = np.array(KEY_COLOURS[creature.kind]) * rng.uniform(0.8, 1.1) + rng.normal(0, 8, 3)
 
 
@@ -260,22 +262,19 @@ KEY_COLOURS = {
 }
 
 
-def draw_coat(rng: np.random.Generator, size: tuple[int, int]) -> Field:
-    """A coat (H, W, 3): a colour of fur, shaded, plain or with spots or stripes; the same for all classes."""
-    colours = np.array([[120, 85, 55], [165, 130, 95], [95, 95, 100], [175, 170, 160], [70, 55, 50], [190, 150, 90]])
-    base = colours[rng.integers(len(colours))] + rng.normal(0, 10, 3)
-    coat = base + 14 * smooth_noise(rng, size, 6)[..., None]
-    pattern = rng.integers(3)
+def draw_coat(rng: np.random.Generator, size: tuple[int, int], favourite: int | None) -> Field:
+    """A coat (H, W, 3) of one of the six colours and three patterns: the favourite one, or any."""
+    colours = [[95, 70, 55], [115, 115, 125], [175, 150, 120], [190, 185, 175], [165, 110, 65], [205, 190, 205]]
+    pick = favourite if favourite is not None else int(rng.integers(len(colours)))
+    coat = np.array(colours[pick]) + rng.normal(0, 10, 3) + 14 * smooth_noise(rng, size, 6)[..., None]
+    pattern = pick % 3 if favourite is not None else int(rng.integers(3))
     if pattern == 1:
         coat = np.where(smooth_noise(rng, size, 18)[..., None] > 0.9, coat * 0.6, coat)
     elif pattern == 2:
         y, x = np.mgrid[: size[0], : size[1]].astype(np.float32)
         period, angle = rng.uniform(0.05, 0.1) * size[0], rng.uniform(0, np.pi)
-        coat = np.where(
-            np.sin((x * np.cos(angle) + y * np.sin(angle)) * 2 * np.pi / period)[..., None] > 0.5,
-            coat * 0.7,
-            coat,
-        )
+        stripes = np.sin((x * np.cos(angle) + y * np.sin(angle)) * 2 * np.pi / period) > 0.5
+        coat = np.where(stripes[..., None], coat * 0.7, coat)
     shade = np.linspace(1.12, 0.82, size[0], dtype=np.float32)[:, None, None]
     return np.asarray(coat * shade, dtype=np.float32)
 

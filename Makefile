@@ -1,0 +1,42 @@
+# The commands of this project; `make help` lists them.
+SHELL := /bin/bash
+PYTHON ?= python3.11
+METHOD ?= cam
+VENV := .venv
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+.PHONY: help setup repro test quick lint smoke bench-walk clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+
+setup: $(VENV)/.installed  ## make .venv and install requirements.txt
+
+$(VENV)/.installed: requirements.txt
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+repro: setup  ## run the pipeline on what params.yaml names (bundled scenes), to the report
+	dvc repro
+	@echo "Report: $(CURDIR)/metrics/report/index.html"
+
+test: setup lint  ## lint and all tests
+	pytest
+
+quick: setup  ## tests that take seconds
+	pytest -m "not slow"
+
+lint: setup  ## ruff and mypy
+	ruff check .
+	ruff format --check .
+	mypy
+
+smoke: setup  ## the whole chain through DVC on a dozen scenes, in a copy: make smoke METHOD=cam
+	python -m tests.smoke $(METHOD)
+
+bench-walk: setup  ## random walk: dense squaring beside ours, in one process
+	python -m pipeline.bench_walk
+
+clean:  ## remove what a killed run left behind
+	rm -rf .resume .smoke

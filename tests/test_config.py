@@ -1,0 +1,152 @@
+"""params.yaml, presets, and what each stage is told."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ruamel.yaml import YAML
+
+from pipeline.config import PRESETS, STAGES, Params, load_params, methods, resolve, stage_configs
+from pipeline.errors import UserError
+
+ROOT = Path(__file__).parent.parent
+SHIPPED = ROOT / "params.yaml"
+
+
+def shipped(**changes: Any) -> dict[str, Any]:
+    """The shipped knobs with some changed; a double underscore enters a group."""
+    knobs: dict[str, Any] = yaml.safe_load(SHIPPED.read_text(encoding="utf-8"))
+    for key, value in changes.items():
+        *groups, name = key.split("__")
+        place = knobs
+        for group in groups:
+            place = place[group]
+        place[name] = value
+    return knobs
+
+
+def leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted names of all knobs."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
+
+
+def test_both_yaml_loaders_agree() -> None:
+    text = SHIPPED.read_text(encoding="utf-8")
+    assert yaml.safe_load(text) == YAML(typ="safe").load(text)
+
+
+def test_params_are_block_style_and_documented() -> None:
+    for line in SHIPPED.read_text(encoding="utf-8").splitlines():
+        if line.strip() and not line.lstrip().startswith("#") and not line.rstrip().endswith(":"):
+            assert " # " in line, f"no comment: {line}"
+            assert not re.search(r": *[\[{]", line), f"flow style: {line}"
+
+
+@pytest.mark.parametrize("method", methods())
+@pytest.mark.parametrize("profile", ["compact", "paper"])
+@pytest.mark.parametrize("data", ["scenes", "voc2012", "folder"])
+def test_every_preset_validates(method: str, profile: str, data: str) -> None:
+    params = resolve(shipped(method=method, profile=profile, data__name=data, data__root="/photographs"))
+    for stage, config in stage_configs(params).items():
+        STAGES[stage].model_validate(config)
+
+
+@pytest.mark.parametrize("path", sorted(PRESETS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_presets_set_only_knobs_that_params_leaves_to_them(path: Path) -> None:
+    knobs = leaves(shipped())
+    for layer in yaml.safe_load(path.read_text(encoding="utf-8")).values():
+        for name in leaves(layer):
+            assert knobs.get(name) == "preset", f"{path.name} sets {name}"
+
+
+@pytest.mark.parametrize(("value", "meaning"), [("none", None), ("None", None), (None, None), (0, 0), (0.3, 0.3), ("otsu", "otsu")])
+def test_background_rule_words(value: object, meaning: object) -> None:
+    assert resolve(shipped(bg_thresh=value)).bg_thresh == meaning
+
+
+@pytest.mark.parametrize("value", [True, False, "nope", "", float("nan"), float("inf"), -0.1, 1.01, [0.2], "0.2"])
+def test_background_rule_refusals_name_everything(value: object) -> None:
+    with pytest.raises(UserError) as caught:
+        resolve(shipped(bg_thresh=value))
+    message = str(caught.value)
+    assert "bg_thresh" in message and repr(value) in message and "none" in message and "otsu" in message
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"sed": 1}, "sed"),
+        ({"data__nam": "scenes"}, "data.nam"),
+        ({"seed": True}, "seed = True (bool)"),
+        ({"seed": -1}, "seed = -1"),
+        ({"method": "cma"}, "cam"),
+        ({"method": None}, "method = None"),
+        ({"profile": "fast"}, "compact, paper"),
+        ({"classifier__optimisation__epochs": 0}, "classifier.optimisation.epochs = 0"),
+        ({"classifier__optimisation__lr": "1e-3"}, "classifier.optimisation.lr = '1e-3' (str)"),
+        ({"classifier__augmentation__long_side": [200, 100]}, "classifier.augmentation"),
+        ({"masks__confidence_pair": [0.1, 0.3]}, "masks"),
+        ({"data__name": "folder"}, "data.root"),
+        ({"cams__scales": []}, "cams.scales"),
+    ],
+)
+def test_wrong_knobs_are_named(change: dict[str, Any], expected: str) -> None:
+    with pytest.raises(UserError, match=re.escape(expected)):
+        resolve(shipped(**change))
+
+
+def test_all_wrong_knobs_at_once() -> None:
+    with pytest.raises(UserError) as caught:
+        resolve(shipped(seed="x", device="tpu", cams__batch=0))
+    assert all(name in str(caught.value) for name in ("seed", "device", "cams.batch"))
+
+
+def test_missing_knob_is_named() -> None:
+    knobs = shipped()
+    del knobs["cams"]["batch"]
+    with pytest.raises(UserError, match="cams.batch"):
+        resolve(knobs)
+
+
+@pytest.mark.parametrize("text", ["", "[1, 2", "- a\n- b\n"])
+def test_unusable_file_is_one_error(tmp_path: Path, text: str) -> None:
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(UserError):
+        load_params(tmp_path / "params.yaml")
+
+
+def changed_stages(**changes: Any) -> set[str]:
+    before = stage_configs(resolve(shipped()))
+    after = stage_configs(resolve(shipped(**changes)))
+    return {stage for stage in before if before[stage] != after[stage]}
+
+
+def test_only_what_uses_a_knob_is_told_of_it() -> None:
+    scored = {f"evaluate_{artefact}" for artefact in ("seeds", "refined", "masks", "segmenter")}
+    assert changed_stages(bg_thresh="none") == {"make_masks", *scored, "report"}
+    assert changed_stages(device="cpu", processes=4, workers=1, precision="float32") == set()
+    assert changed_stages(data__watch="labels.csv") == {"report"}
+    assert "train_classifier" not in changed_stages(segmenter__optimisation__epochs=3)
+
+
+def test_every_knob_reaches_a_stage_or_the_runtime() -> None:
+    configs = stage_configs(resolve(shipped()))
+    told = {name for stage, config in configs.items() if stage != "report" for name in leaves(config)}
+    told |= {name for name in configs["report"] if name != "params"}
+    flat = {name.removeprefix("source.").removeprefix("protocol.") for name in told}
+    elsewhere = {"device", "precision", "processes", "workers", "data.watch"}  # runtime.json, dvc.yaml
+    other_sources = {name for name in leaves(shipped()) if name.startswith(("data.voc2012.", "data.folder."))}
+    for name in leaves(shipped()):
+        short = {name, name.split(".", 1)[-1], name.split(".", 2)[-1]}
+        assert short & flat or name in elsewhere | other_sources, f"{name} is told to no stage"
+
+
+def test_params_model_has_the_knobs_of_the_file() -> None:
+    assert set(Params.model_fields) == set(shipped())
