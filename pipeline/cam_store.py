@@ -63,12 +63,10 @@ def write_shard(path: Path, entries: Sequence[CamEntry], produced_by: Mapping[st
         for kind, maps in (("maps", entry.maps), ("background", entry.background)):
             for scale, values in enumerate(maps):
                 tensors[f"{entry.id}/{kind}/{scale}"] = values.to("cpu", torch.float16).contiguous()
-    about = {
-        "format": FORMAT,
-        "ids": json.dumps([entry.id for entry in entries]),
-        "produced_by": json.dumps(produced_by, sort_keys=True),
-    }
-    write_atomic(path, lambda temporary: save_file(tensors, temporary, metadata=about))
+    about = {"format": FORMAT, "ids": [entry.id for entry in entries], "produced_by": dict(produced_by)}
+    # One entry alone: safetensors writes several in an order that changes from process to process.
+    metadata = {"about": json.dumps(about, sort_keys=True)}
+    write_atomic(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
 
 
 @contextmanager
@@ -76,16 +74,16 @@ def _open_shard(path: Path) -> Iterator[Any]:
     """An opened shard of this format; everything that may be wrong with it becomes one error."""
     try:
         with safe_open(path, framework="pt") as shard:
-            if (shard.metadata() or {}).get("format") != FORMAT:
+            if _about(shard).get("format") != FORMAT:
                 raise UserError(f"{path} is not a CAM shard of format {FORMAT}; run `dvc repro --force extract_cams`")
             yield shard
     except (SafetensorError, OSError, KeyError) as error:
         raise UserError(f"{path} is damaged ({error}); run `dvc repro --force extract_cams`") from error
 
 
-def _ids(shard: Any) -> list[str]:
-    ids: list[str] = json.loads(shard.metadata()["ids"])
-    return ids
+def _about(shard: Any) -> dict[str, Any]:
+    about: dict[str, Any] = json.loads((shard.metadata() or {}).get("about", "{}"))
+    return about
 
 
 def _entry(shard: Any, name: str, names: set[str]) -> CamEntry:
@@ -106,7 +104,7 @@ def read_shard(path: Path) -> Iterator[CamEntry]:
     """
     with _open_shard(path) as shard:
         names = set(shard.keys())
-        for name in _ids(shard):
+        for name in _about(shard)["ids"]:
             yield _entry(shard, name, names)
 
 
@@ -147,7 +145,7 @@ def store_index(folder: Path) -> dict[str, Path]:
     index: dict[str, Path] = {}
     for path in shards(folder):
         with _open_shard(path) as shard:
-            index |= dict.fromkeys(_ids(shard), path)
+            index |= dict.fromkeys(_about(shard)["ids"], path)
     return index
 
 

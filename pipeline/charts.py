@@ -39,7 +39,8 @@ def save_history(folder: Path, history: Sequence[Mapping[str, float]]) -> None:
     for name in history[0]:
         if name not in ("epoch", "lr"):
             axes.plot([row["epoch"] for row in history], [row[name] for row in history], marker="o", label=name)
-    axes.set(xlabel="epoch", ylabel="training loss", ylim=(0, None))
+    axes.set(xlabel="epoch", ylabel="training loss")
+    axes.set_ylim(bottom=0)
     axes.legend()
     save_figure(folder / "loss.png", figure)
 
@@ -57,13 +58,14 @@ def save_curve(folder: Path, thresholds: Sequence[float], miou: Sequence[float],
     save_figure(folder / "threshold_curve.png", figure)
 
 
-def save_per_class(folder: Path, values: Mapping[str, float], title: str) -> None:
-    """One bar for each class, as `per_class.csv` and `.png`."""
-    save_table(folder / "per_class.csv", {"class": list(values), "iou": list(values.values())})
+def save_per_class(folder: Path, values: Mapping[str, float], title: str, quantity: str = "IoU") -> None:
+    """One bar for each class, as `per_class.csv` and `.png`; values in [0, 1]."""
+    save_table(folder / "per_class.csv", {"class": list(values), quantity.lower(): list(values.values())})
     figure = new_figure(height=max(2.0, 0.28 * len(values) + 0.8))
     axes = figure.add_subplot()
     names = list(values)[::-1]
-    bars = axes.barh(names, [values[name] for name in names])
+    bars = axes.barh(range(len(names)), [values[name] for name in names])
+    axes.set_yticks(range(len(names)), names, parse_math=False)  # a class may be named $x$
     axes.bar_label(bars, fmt="%.2f", padding=2)
-    axes.set(xlabel="IoU", xlim=(0, 1), title=title)
+    axes.set(xlabel=quantity, xlim=(0, 1), title=title)
     save_figure(folder / "per_class.png", figure)

@@ -447,6 +447,9 @@ def stage_configs(params: Params) -> dict[str, dict[str, Any]]:
         "masks": refined | {"crf": p["masks"]["crf"]},
         "segmenter": run | segmenter,
     }
+    # Neither how the run was done nor where files lie on this machine belongs on a page that git keeps.
+    shown = {k: v for k, v in p.items() if k not in Runtime.model_fields}
+    shown["data"] = {k: v for k, v in p["data"].items() if k not in ("root", "watch")}
     return {
         "prepare_data": data | {"source": p["data"][params.data.name]},
         "train_classifier": p["classifier"] | seed,
@@ -457,7 +460,7 @@ def stage_configs(params: Params) -> dict[str, dict[str, Any]]:
         "make_masks": p["masks"] | background,
         "train_segmenter": p["segmenter"] | seed,
         **{f"evaluate_{name}": background | {"protocol": protocols[name]} for name in ARTEFACTS},
-        "report": p["report"] | {"params": {k: v for k, v in p.items() if k not in Runtime.model_fields}},
+        "report": p["report"] | {"params": shown},
     }
 
 

@@ -82,13 +82,13 @@ def evaluate(artefact: str, manifest: Manifest, config: EvaluateConfig, plots: P
     }
     if not scored:
         print("no masks were given: reporting coverage only")
-        save_per_class(plots, coverage.per_class(), "share of images whose mask shows the tag")
+        save_per_class(plots, coverage.per_class(), f"{artefact}: share of tags that the mask shows", "share")
         return metrics
     metrics |= summary(confusion, manifest.classes)
     if not confusion[1:].any():
-        print(f"WARNING: the ground truth of all {len(scored)} images is background only: foreground has no score")
-    save_per_class(plots, metrics["per_class"], f"{artefact}: mIoU {metrics['miou']:.3f}")
-    if artefact in MAP_ARTEFACTS:
+        print(f"WARNING: the ground truth of all {len(scored)} images shows no class: foreground has no recall")
+    save_per_class(plots, metrics["per_class"], f"{artefact}: IoU per class")
+    if artefact in MAP_ARTEFACTS and confusion.any():
         metrics["oracle"] = save_oracle(curve, config.bg_thresh, plots)
     return metrics
 

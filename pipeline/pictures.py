@@ -147,19 +147,25 @@ def miou_figure(rows: Sequence[tuple[str, str, float | None, float | None]]) -> 
     axes = _axes(figure)
     axes.grid(visible=False, axis="y")
     names = [f"{artefact} ({split})" for artefact, split, _, _ in rows]
-    bars = axes.barh(names, [row[2] or 0.0 for row in rows], height=0.62, color=[COLOURS[row[0]] for row in rows])
-    texts = ["no masks given" if row[2] is None else f"{row[2]:.3f}" for row in rows]
-    axes.bar_label(bars, texts, label_type="edge", padding=3, fontsize=9, color=INK)
+    axes.barh(names, [row[2] or 0.0 for row in rows], height=0.62, color=[COLOURS[row[0]] for row in rows])
+    for place, row in enumerate(rows):
+        number = "no masks" if row[2] is None else f"{row[2]:.3f}"
+        axes.text(1.02, place, number, transform=axes.get_yaxis_transform(), va="center", fontsize=9, color=INK)
     oracles = [(row[3], name) for row, name in zip(rows, names, strict=True) if row[3] is not None]
     if oracles:
         values, places = zip(*oracles, strict=True)
         axes.plot(values, places, "D", label=ORACLE, **_outlined(INK))
         _legend(figure, axes)
     best = max([0.0, *(value for row in rows for value in row[2:] if value is not None)])
-    axes.set(xlim=(0, min(1.0, 1.2 * best) if best else 1))
+    axes.set_xlim(0, min(1.0, 1.1 * best) if best else 1)
     axes.set_xlabel("mIoU", fontsize=9, color=INK)
     axes.invert_yaxis()
     return figure
+
+
+def _from_zero(values: Sequence[float]) -> tuple[float, float]:
+    """Limits of an axis from 0 to a little above the values."""
+    return 0, 1.08 * max(values) or 1
 
 
 def _outlined(colour: str) -> dict[str, Any]:
@@ -169,6 +175,7 @@ def _outlined(colour: str) -> dict[str, Any]:
         "markeredgewidth": 1.5,
         "markersize": 7,
         "linestyle": "none",
+        "clip_on": False,
     }
 
 
@@ -185,11 +192,12 @@ def curve_figure(curves: Sequence[Curve]) -> Figure:
             axes.axhline(curve.score, color=colour, linestyle=":", label=label)
         else:
             label = f"{curve.artefact}, in use: {curve.score:.3f} at {curve.rule:g}"
-            axes.plot([curve.rule], [curve.score], "o", color=colour, label=label, markersize=8 - 3 * number, zorder=3)
+            point: dict[str, Any] = {"color": colour, "markersize": 8 - 3 * number, "zorder": 3, "clip_on": False}
+            axes.plot([curve.rule], [curve.score], "o", label=label, **point)
         label = f"{curve.artefact}, oracle: {curve.oracle[1]:.3f} at {curve.oracle[0]:g}"
         style = _outlined(COLOURS[curve.artefact]) | {"markersize": 8 - 3 * number, "zorder": 3}
         axes.plot([curve.oracle[0]], [curve.oracle[1]], "D", label=label, **style)
-    axes.set(xlim=(0, 1), ylim=(0, None))
+    axes.set(xlim=(0, 1), ylim=_from_zero([score for curve in curves for score in (*curve.scores, curve.score)]))
     axes.set_xlabel("background threshold", fontsize=9, color=INK)
     axes.set_ylabel("mIoU", fontsize=9, color=INK)
     _legend(figure, axes, columns=2)
@@ -206,7 +214,7 @@ def training_figure(history: Mapping[str, Sequence[float]]) -> Figure:
     for name in terms:
         axes.plot(history["epoch"], history[name], marker="o", markersize=4, label=name)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.set_ylim(0, None)
+    axes.set_ylim(_from_zero([value for name in terms for value in history[name]]))
     axes.set_xlabel("epoch", fontsize=9, color=INK)
     axes.set_ylabel("training loss", fontsize=9, color=INK)
     if len(terms) > 1:

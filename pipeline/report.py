@@ -296,7 +296,9 @@ class Gallery:
         else:
             tiles.append(self.mask("prediction", PREDICTIONS, record, photograph))
         self.labels.update(self.manifest.class_ids(record))
-        return Row(record.id, record.tags, (*tiles, self.ground_truth(record, photograph)))
+        if self.run.truth.masks:
+            tiles.append(self.ground_truth(record, photograph))
+        return Row(record.id, record.tags, tuple(tiles))
 
     def heat(self, record: Record, photograph: Picture) -> Tile:
         """The map of the class with the highest peak before any normalisation."""

@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 
 from models.fusion import fuse_cams
 from pipeline.background import hard_labels, otsu_threshold, with_background
-from pipeline.cam_store import CamEntry, fused_maps, read_entry, read_shard, read_store, shard_path, store_index, write_shard
+from pipeline.cam_store import (
+    CamEntry,
+    fused_maps,
+    read_entry,
+    read_shard,
+    read_store,
+    shard_path,
+    store_index,
+    write_shard,
+)
 from pipeline.config import MakeMasksConfig
 from pipeline.crf import label_energies
 from pipeline.errors import UserError
@@ -22,7 +31,9 @@ from pipeline.make_masks import mask_channels
 def entry(name: str, classes: tuple[int, ...], seed: int = 0) -> CamEntry:
     generator = torch.Generator().manual_seed(seed)
     maps = tuple(torch.randn(len(classes), side, side + 2, generator=generator).half().float() for side in (3, 6))
-    background = tuple(torch.rand(side, side + 2, generator=generator).half().float() for side in (3, 6)) if seed else ()
+    background = (
+        tuple(torch.rand(side, side + 2, generator=generator).half().float() for side in (3, 6)) if seed else ()
+    )
     return CamEntry(name, (40, 50), classes, maps, background)
 
 
@@ -99,7 +110,14 @@ def test_otsu_parts_two_groups() -> None:
 
 
 def config(**changes: object) -> MakeMasksConfig:
-    base = {"crf": None, "crf_unary": "labels", "unary_labels": None, "confidence_pair": None, "max_side": 512, "bg_thresh": 0.3}
+    base = {
+        "crf": None,
+        "crf_unary": "labels",
+        "unary_labels": None,
+        "confidence_pair": None,
+        "max_side": 512,
+        "bg_thresh": 0.3,
+    }
     return MakeMasksConfig.model_validate(base | changes)
 
 

@@ -26,7 +26,9 @@ CRF_SETTINGS = ("psa", "irn", "deeplab", "toco_seg", "toco_cam", "afa", "bao91",
 def test_crf(path: Path, setting: str) -> None:
     file = load(path)
     sxy, weight, bilateral_sxy, srgb, bilateral_weight, labels = file[f"params_{setting}"].tolist()
-    kernels = replace(KERNELS["irn" if setting in ("bao91", "transcam21") else setting], iterations=int(file["iterations"]))
+    kernels = replace(
+        KERNELS["irn" if setting in ("bao91", "transcam21") else setting], iterations=int(file["iterations"])
+    )
     stated = (kernels.smooth_sxy, kernels.smooth_weight, kernels.bilateral_sxy, kernels.bilateral_srgb)
     assert (*stated, kernels.bilateral_weight) == (sxy, weight, bilateral_sxy, srgb, bilateral_weight)
     channels = len(file["prob"])
@@ -51,7 +53,10 @@ def test_scores(path: Path) -> None:
     file = load(path)
     labels = int(file["n_classes"])
     confusion = sum(
-        (confusion_matrix(t[:h, :w], p[:h, :w], labels) for t, p, (h, w) in zip(file["gt"], file["pred"], file["sizes"], strict=True)),
+        (
+            confusion_matrix(t[:h, :w], p[:h, :w], labels)
+            for t, p, (h, w) in zip(file["gt"], file["pred"], file["sizes"], strict=True)
+        ),
         np.zeros((labels, labels), dtype=np.int64),
     )
     np.testing.assert_array_equal(confusion, file["confusion"])

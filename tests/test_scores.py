@@ -22,13 +22,18 @@ def test_curve_equals_scoring_at_every_threshold(seed: int, classes: int) -> Non
     for _ in range(3):
         ids = tuple(sorted(rng.choice(np.arange(1, labels), size=classes, replace=False).tolist()))
         # Values on the thresholds themselves are planted: ties go to the background.
-        maps = np.where(rng.random((classes, *size)) < 0.3, rng.choice(thresholds, (classes, *size)), rng.random((classes, *size)))
+        maps = np.where(
+            rng.random((classes, *size)) < 0.3, rng.choice(thresholds, (classes, *size)), rng.random((classes, *size))
+        )
         truth = rng.choice([0, 1, 2, 5, 255], size=size).astype(np.uint8)
         images.append((truth, maps.astype(np.float32), ids))
         curve.add(truth, maps.astype(np.float32), ids)
     for threshold, confusion in zip(thresholds, curve.confusions(), strict=True):
         expected = sum(
-            (confusion_matrix(t, hard_labels(with_background(m, float(threshold)), ids), labels) for t, m, ids in images),
+            (
+                confusion_matrix(t, hard_labels(with_background(m, float(threshold)), ids), labels)
+                for t, m, ids in images
+            ),
             np.zeros((labels, labels), dtype=np.int64),
         )
         np.testing.assert_array_equal(confusion, expected)

@@ -49,7 +49,7 @@ def test_poly_at_half_is_the_published_value() -> None:
 def test_every_example_once_per_epoch_and_full_batches() -> None:
     batches = epoch_batches(11, 4, seed=0, epoch=2)
     assert [len(batch) for batch in batches] == [4, 4, 4]
-    assert sorted(sum(batches, [])[:11]) == list(range(11))
+    assert sorted([index for batch in batches for index in batch][:11]) == list(range(11))
     assert epoch_batches(11, 4, 0, 2) == batches != epoch_batches(11, 4, 0, 3)
     assert len(epoch_batches(3, 16, 0, 0)[0]) == 3
 
@@ -114,9 +114,9 @@ def test_bad_loss_names_epoch_images_and_checkpoint(workspace: Path, monkeypatch
 
 
 def test_second_run_of_the_same_work_is_refused(workspace: Path) -> None:
-    with resume_folder("tiny", SETTINGS, []), pytest.raises(UserError, match="already running"):
-        with resume_folder("tiny", SETTINGS, []):
-            pass
+    first, second = (resume_folder("tiny", SETTINGS, []) for _ in range(2))
+    with first, pytest.raises(UserError, match="already running"), second:
+        pass
 
 
 def test_fingerprint_covers_knobs_inputs_and_code(workspace: Path) -> None:
@@ -140,5 +140,5 @@ def test_finished_work_of_others_is_removed_and_unfinished_kept(workspace: Path)
 
 def test_checkpoint_refuses_pickled_objects(tmp_path: Path) -> None:
     torch.save({"path": tmp_path}, tmp_path / "bad.pt")
-    with pytest.raises(Exception, match="[Ww]eights"):
+    with pytest.raises(Exception, match=r"[Ww]eights"):
         load_checkpoint(tmp_path / "bad.pt")

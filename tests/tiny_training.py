@@ -1,4 +1,4 @@
-"""A training small enough for tests, also run as a program so that it can be killed: `python -m tests.tiny_training`."""
+"""A training small enough for tests, also run as a program so that it can be killed."""
 
 from __future__ import annotations
 
@@ -20,16 +20,13 @@ from pipeline.runtime import distributed, rank
 from pipeline.training import Batch, fit
 
 
-
 class TinyConfig(Optimisation):
     """The knobs of the loop, and the seed."""
 
     seed: int = 0
 
 
-SETTINGS = TinyConfig(
-    epochs=4, batch=4, lr=0.1, head_lr_factor=2.0, momentum=0.9, weight_decay=1e-3, poly_power=0.9
-)
+SETTINGS = TinyConfig(epochs=4, batch=4, lr=0.1, head_lr_factor=2.0, momentum=0.9, weight_decay=1e-3, poly_power=0.9)
 
 
 class TinyNetwork(nn.Module):

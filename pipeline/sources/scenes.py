@@ -1,9 +1,10 @@
 """The bundled data set: scenes of four-legged creatures, drawn in code, deterministic from a seed, no download.
 
 The six classes share body, legs, tail and head; only a small part at the head tells them apart for certain (antlers,
-long ears, curled horns, one horn, a trunk, round ears). Most coats are the class's own, the others are drawn from all. A classifier therefore needs only that part,
-and its CAM covers little else: the problem that weakly-supervised segmentation works on. Some grounds go together
-with a class (`FAVOURITE_GROUND`), so that a CAM may also leak onto the background. Masks are exact.
+long ears, curled horns, one horn, a trunk, round ears). Most coats are the class's own, the others are drawn from all.
+A classifier therefore looks at that part first, and its CAM covers little else: the problem that weakly-supervised
+segmentation works on. Some grounds go together with a class (`FAVOURITE_GROUND`), so that a CAM may also leak onto the
+background. Masks are exact.
 """
 
 from __future__ import annotations

@@ -1,0 +1,124 @@
+"""Extraction: batches of equal size, mirror images, present classes, resume after a kill."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from models.classifier import CamClassifier
+from pipeline import extract_cams
+from pipeline.cam_store import read_store
+from pipeline.config import Cams
+from pipeline.files import sha256, write_json
+from pipeline.manifest import Manifest, Record, save_manifest
+from pipeline.weights import save_network
+from tests.tiny_training import write_runtime
+
+ROOT = Path(__file__).parent.parent
+SIZES = [(40, 48), (48, 40), (40, 48), (1, 70), (40, 48)]
+TAGS = [("a",), ("a", "b"), (), ("b",), ("b",)]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five photographs and an untrained classifier, as the stages before would leave them."""
+    folder = tmp_path_factory.mktemp("extraction")
+    write_runtime(folder, root="photographs")
+    config = Cams(long_side=None, scales=[1.0, 0.5], batch=2)
+    write_json(folder / "data/config/extract_cams.json", config.model_dump())
+    (folder / "photographs").mkdir()
+    rng, records = np.random.default_rng(0), []
+    for number, ((height, width), tags) in enumerate(zip(SIZES, TAGS, strict=True)):
+        picture = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        Image.fromarray(picture).save(folder / f"photographs/{number}.png")
+        records.append(Record(f"image {number}", "train", f"{number}.png", width, height, tags))
+    save_manifest(folder / "data/prepared", Manifest(tuple(records), ("a", "b")))
+    torch.manual_seed(0)
+    network = CamClassifier("efficientnet_lite0", 2)
+    description = {"network": "cam_classifier", "backbone": "efficientnet_lite0", "classes": 2}
+    save_network(folder / "data/localizer", network, description)
+    return folder
+
+
+def extract(folder: Path, shard_images: int = 2, kill_after: int | None = None, launcher: tuple[str, ...] = ()) -> int:
+    """Run the stage with small shards, killed in the middle of the shard after `kill_after`."""
+    program = f"""
+import os, signal
+from pipeline import extract_cams
+from pipeline.runtime import distributed
+extract_cams.SHARD_IMAGES = {shard_images}
+write, done = extract_cams.write_shard, []
+def write_or_die(*arguments):
+    if len(done) == {kill_after}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    done.append(arguments)
+    write(*arguments)
+extract_cams.write_shard = write_or_die
+with distributed():
+    extract_cams.main()
+print(len(done), "shards written")
+"""
+    script = folder / "run.py"
+    script.write_text(program)
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, *launcher, str(script)], cwd=folder, env=environment).returncode
+
+
+def digest(folder: Path) -> list[str]:
+    return [sha256(path) for path in sorted((folder / "data/seeds").iterdir())]
+
+
+def test_store_holds_what_the_network_says(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+    extract_cams.main()
+    entries = list(read_store(Path("data/seeds")))
+    assert [entry.id for entry in entries] == [f"image {number}" for number in range(5)]
+    assert [entry.class_ids for entry in entries] == [(1,), (1, 2), (), (2,), (2,)]
+    assert [entry.size for entry in entries] == SIZES
+    first = entries[0]
+    assert [tuple(scale.shape) for scale in first.maps] == [(1, 3, 3), (1, 2, 2)]  # 40 x 48, and 32 x 32 at least
+
+
+def test_maps_are_the_mean_over_mirror_images_and_batching_changes_nothing(project: Path) -> None:
+    torch.manual_seed(0)
+    network = CamClassifier("efficientnet_lite0", 2).eval()
+    views = torch.randn(3, 3, 48, 64)
+    together = extract_cams.mirrored_cams(network, views)
+    with torch.inference_mode():
+        alone = torch.stack([(network.cams(v[None]) + network.cams(v[None].flip(3)).flip(3))[0] / 2 for v in views])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        extract_cams.mirrored_cams(network, views.flip(3)).flip(3), together, atol=1e-5, rtol=1e-5
+    )
+
+
+def test_killed_extraction_continues_to_the_same_bytes(project: Path, tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("whole", "killed")]
+    for folder in folders:
+        shutil.copytree(project, folder, ignore=shutil.ignore_patterns("seeds", ".resume"))
+    assert extract(folders[0]) == 0
+    assert extract(folders[1], kill_after=1) == -signal.SIGKILL
+    finished = list((folders[1] / ".resume").rglob("shard-*.safetensors"))
+    assert len(finished) == 1 and not (folders[1] / "data/seeds").exists()
+    written = finished[0].stat().st_mtime_ns
+    assert extract(folders[1]) == 0
+    assert finished[0].stat().st_mtime_ns == written, "a finished shard is not computed again"
+    assert digest(folders[0]) == digest(folders[1]) and len(digest(folders[0])) == 3
+
+
+def test_two_processes_write_the_same_store(project: Path, tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("one", "two")]
+    for folder in folders:
+        shutil.copytree(project, folder, ignore=shutil.ignore_patterns("seeds", ".resume"))
+    assert extract(folders[0]) == 0
+    assert extract(folders[1], launcher=("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")) == 0
+    assert digest(folders[0]) == digest(folders[1])
