@@ -35,14 +35,14 @@ class Backbone(nn.Module):
         """The stages, applied one after the other."""
         raise TypeError(f"{type(self).__name__} names no stages")
 
-    def forward(self, images: Tensor) -> list[Tensor]:
+    def forward(self, images: Tensor, count: int | None = None) -> list[Tensor]:
         """Normalised images (B, 3, H, W) to one map (B, channels[i], ~H / strides[i], ~W / strides[i]) per stage.
 
-        No gradient flows into the first `frozen_stages` stages.
+        No gradient flows into the first `frozen_stages` stages; `count` stops after so many stages.
         """
         maps: list[Tensor] = []
         features = images
-        for number, stage in enumerate(self.stages()):
+        for number, stage in enumerate(self.stages()[:count]):
             with torch.set_grad_enabled(torch.is_grad_enabled() and number >= self.frozen_stages):
                 features = stage(features)
             maps.append(features)
@@ -64,8 +64,8 @@ class Backbone(nn.Module):
 class EfficientNetLite0(Backbone):
     """EfficientNet-Lite0 (timm `tf_efficientnet_lite0`) at output stride 16, for the compact profile."""
 
-    channels = (16, 24, 40, 112, 1280)
-    strides = (2, 4, 8, 16, 16)
+    channels = (16, 24, 40, 112, 320, 1280)
+    strides = (2, 4, 8, 16, 16, 16)
     mean = std = (0.5, 0.5, 0.5)
     conv_stem: nn.Module
     bn1: nn.Module
@@ -81,14 +81,15 @@ class EfficientNetLite0(Backbone):
         self._freeze(self.conv_stem, self.bn1, *self.blocks[:3])
 
     def stages(self) -> list[Callable[[Tensor], Tensor]]:
-        """Stem and first block, the two next blocks, the two of stride 16, and the rest with the head convolution."""
+        """Stem and first block, the blocks that halve the grid, those of stride 16, and the head convolution."""
         blocks = self.blocks
         return [
             lambda x: blocks[0](self.bn1(self.conv_stem(x))),
             blocks[1],
             blocks[2],
             lambda x: blocks[4](blocks[3](x)),
-            lambda x: self.bn2(self.conv_head(blocks[6](blocks[5](x)))),
+            lambda x: blocks[6](blocks[5](x)),
+            lambda x: self.bn2(self.conv_head(x)),
         ]
 
 

@@ -2,7 +2,8 @@
 
 A folder of safetensors shards, `shard-00000.safetensors` and so on, each holding the images of a run of manifest rows.
 Per image: the original size, the mask labels of the classes present, one low-resolution float16 map per class and
-scale before ReLU (mirror images merged by averaging), and, for methods that have one, a background map per scale.
+scale with the area that its grid covers (mirror images merged by averaging), and, for methods that have one, a
+background map per scale. The maps of a shard are raw (before ReLU) or scores (final values that compete as they are).
 What produced the store stands in each shard's metadata. Same content, same bytes.
 """
 
@@ -22,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from models.fusion import fuse_cams
+from models.fusion import fuse_cams, place
 from pipeline.errors import UserError
 from pipeline.files import write_atomic
 
@@ -38,15 +39,19 @@ class CamEntry:
         id: of the photograph.
         size: its height and width.
         class_ids: mask labels of the classes present, ascending; may be empty.
-        maps: one (K, h_i, w_i) float32 map per scale, before ReLU.
+        maps: one (K, h_i, w_i) float32 map per scale.
+        extents: the height and width that each scale's grid covers, in pixels of the photograph (not less than it).
         background: one (h_i, w_i) map per scale, or nothing for methods without a background map.
+        raw: maps before ReLU, to be rectified and normalised; else scores in [0, 1] that compete as they are.
     """
 
     id: str
     size: tuple[int, int]
     class_ids: tuple[int, ...]
     maps: tuple[Tensor, ...]
+    extents: tuple[tuple[int, int], ...]
     background: tuple[Tensor, ...] = ()
+    raw: bool = True
 
 
 def shard_path(folder: Path, number: int) -> Path:
@@ -59,6 +64,8 @@ def write_shard(path: Path, entries: Sequence[CamEntry], produced_by: Mapping[st
     tensors: dict[str, Tensor] = {}
     for entry in entries:
         tensors[f"{entry.id}/size"] = torch.tensor(entry.size, dtype=torch.int32)
+        tensors[f"{entry.id}/extents"] = torch.tensor(entry.extents, dtype=torch.int32)
+        tensors[f"{entry.id}/raw"] = torch.tensor(entry.raw)
         tensors[f"{entry.id}/class_ids"] = torch.tensor(entry.class_ids, dtype=torch.int16)
         for kind, maps in (("maps", entry.maps), ("background", entry.background)):
             for scale, values in enumerate(maps):
@@ -91,9 +98,16 @@ def _entry(shard: Any, name: str, names: set[str]) -> CamEntry:
     for kind, maps in found.items():
         while f"{name}/{kind}/{len(maps)}" in names:
             maps.append(shard.get_tensor(f"{name}/{kind}/{len(maps)}").float())
-    height, width = shard.get_tensor(f"{name}/size").tolist()
-    class_ids = tuple(shard.get_tensor(f"{name}/class_ids").tolist())
-    return CamEntry(name, (height, width), class_ids, tuple(found["maps"]), tuple(found["background"]))
+    facts = {key: shard.get_tensor(f"{name}/{key}").tolist() for key in ("size", "class_ids", "extents", "raw")}
+    return CamEntry(
+        id=name,
+        size=(facts["size"][0], facts["size"][1]),
+        class_ids=tuple(facts["class_ids"]),
+        maps=tuple(found["maps"]),
+        extents=tuple((height, width) for height, width in facts["extents"]),
+        background=tuple(found["background"]),
+        raw=facts["raw"],
+    )
 
 
 def read_shard(path: Path) -> Iterator[CamEntry]:
@@ -155,7 +169,14 @@ def fused_maps(entry: CamEntry, size: tuple[int, int]) -> tuple[NDArray[np.float
     Returns:
         (K, H, W) in [0, 1], and the background map (H, W) in [0, 1] for methods that have one.
     """
-    maps = fuse_cams(entry.maps, size).numpy()
-    if not entry.background:
-        return maps, None
-    return maps, fuse_cams([scale[None] for scale in entry.background], size)[0].numpy()
+    factors = [side / own for side, own in zip(size, entry.size, strict=True)]
+    extents = [(round(height * factors[0]), round(width * factors[1])) for height, width in entry.extents]
+
+    def fuse(maps: Sequence[Tensor]) -> NDArray[np.float32]:
+        if entry.raw:
+            return np.asarray(fuse_cams(maps, size, extents).numpy())
+        placed = [place(grid, extent, size) for grid, extent in zip(maps, extents, strict=True)]
+        return np.asarray(torch.stack(placed).mean(0).numpy())
+
+    maps = fuse(entry.maps) if entry.class_ids else np.zeros((0, *size), dtype=np.float32)
+    return maps, fuse([grid[None] for grid in entry.background])[0] if entry.background else None

@@ -65,6 +65,7 @@ def shard_entries(
         for batch in same_size_batches(records, config.batch):
             images = [photographs.read(record) for record in batch]
             maps: list[list[Tensor]] = [[] for _ in batch]
+            extents: list[tuple[int, int]] = []
             for scale in config.scales:
                 height, width = scaled_size(batch[0].size, config.long_side)
                 size = scaled_size((height, width), max(height, width) * scale, SMALLEST_SIDE)
@@ -72,12 +73,28 @@ def shard_entries(
                 views = torch.stack([resized_view(image, size, normalisation) for image in images])
                 for mine, values in zip(maps, mirrored_cams(network, views), strict=True):
                     mine.append(values)
+                extents.append(grid_extent(batch[0].size, size, maps[0][-1].shape[1:], network.backbone.strides[-1]))
             for record, values in zip(batch, maps, strict=True):
                 class_ids = tuple(manifest.class_ids(record))
                 present = torch.tensor(class_ids, dtype=torch.int64) - 1
-                entries[record.id] = CamEntry(record.id, record.size, class_ids, tuple(v[present] for v in values))
+                kept = tuple(grid[present] for grid in values)
+                entries[record.id] = CamEntry(record.id, record.size, class_ids, kept, tuple(extents))
             progress.update(len(batch))
     return [entries[record.id] for record in records]
+
+
+def grid_extent(size: tuple[int, int], scaled: tuple[int, int], grid: Sequence[int], stride: int) -> tuple[int, int]:
+    """Height and width that a grid covers, in pixels of the photograph; its last cells may reach beyond the edge.
+
+    Args:
+        size: height and width of the photograph.
+        scaled: height and width of the view that the network saw.
+        grid: rows and columns of its map.
+        stride: pixels of the view that a cell spans.
+    """
+    sides = zip(size, scaled, grid, strict=True)
+    height, width = (max(own, round(cells * stride * own / seen)) for own, seen, cells in sides)
+    return height, width
 
 
 def same_size_batches(records: Sequence[Record], most: int) -> Iterator[list[Record]]:

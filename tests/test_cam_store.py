@@ -34,13 +34,17 @@ def entry(name: str, classes: tuple[int, ...], seed: int = 0) -> CamEntry:
     background = (
         tuple(torch.rand(side, side + 2, generator=generator).half().float() for side in (3, 6)) if seed else ()
     )
-    return CamEntry(name, (40, 50), classes, maps, background)
+    return CamEntry(name, (40, 50), classes, maps, ((48, 64), (40, 50)), background, raw=seed == 0)
+
+
+def facts(one: CamEntry) -> tuple[object, ...]:
+    return one.id, one.size, one.class_ids, one.extents, one.raw
 
 
 def equal(one: CamEntry, other: CamEntry) -> bool:
     tensors = [(*e.maps, *e.background) for e in (one, other)]
     same = all(torch.equal(a, b) for a, b in zip(*tensors, strict=True))
-    return same and (one.id, one.size, one.class_ids) == (other.id, other.size, other.class_ids)
+    return same and facts(one) == facts(other)
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -61,7 +65,7 @@ def test_same_content_same_bytes(tmp_path: Path) -> None:
 def test_half_precision_moves_labels_by_less_than_a_pixel_in_a_thousand() -> None:
     maps = [torch.randn(2, side, side) for side in (8, 16)]
     labels = [
-        hard_labels(with_background(fuse_cams(kept, (200, 200)).numpy(), 0.3), (1, 2))
+        hard_labels(with_background(fuse_cams(kept, (200, 200), [(200, 200)] * 2).numpy(), 0.3), (1, 2))
         for kept in (maps, [m.half().float() for m in maps])
     ]
     assert np.mean(labels[0] != labels[1]) < 1e-3
@@ -83,10 +87,20 @@ def test_damaged_shard_is_one_clear_error(tmp_path: Path) -> None:
 
 def test_fusion_of_silent_and_absent_classes() -> None:
     silent = [-torch.rand(1, 4, 4)]
-    assert not fuse_cams(silent, (8, 8)).any()
-    maps, background = fused_maps(CamEntry("x", (8, 8), (), (torch.zeros(0, 2, 2),)), (8, 8))
+    assert not fuse_cams(silent, (8, 8), [(8, 8)]).any()
+    maps, background = fused_maps(CamEntry("x", (8, 8), (), (torch.zeros(0, 2, 2),), ((8, 8),)), (8, 8))
     assert maps.shape == (0, 8, 8) and background is None
     assert not hard_labels(with_background(maps, 0.2), ()).any()
+
+
+def test_scores_are_not_normalised_and_the_grid_is_cropped() -> None:
+    grid = torch.tensor([[[0.1, 0.3], [0.1, 0.3]]])
+    scores = CamEntry("x", (8, 6), (1,), (grid,), ((8, 8),), (1 - grid[0],), raw=False)
+    maps, background = fused_maps(scores, (8, 6))
+    assert maps.shape == (1, 8, 6) and background is not None
+    np.testing.assert_allclose(maps[0, 0], [0.1, 0.1, 0.125, 0.175, 0.225, 0.275], atol=1e-6)
+    np.testing.assert_allclose(maps[0] + background, 1, atol=1e-6)
+    assert fused_maps(scores, (16, 12))[0].shape == (1, 16, 12)
 
 
 @given(st.integers(0, 1000))

@@ -86,9 +86,13 @@ def test_store_holds_what_the_network_says(project: Path, monkeypatch: pytest.Mo
     assert [entry.size for entry in entries] == SIZES
     first = entries[0]
     assert [tuple(scale.shape) for scale in first.maps] == [(1, 3, 3), (1, 2, 2)]  # 40 x 48, and 32 x 32 at least
+    assert first.extents == ((48, 48), (40, 48))
 
 
-def test_maps_are_the_mean_over_mirror_images_and_batching_changes_nothing(project: Path) -> None:
+def test_maps_are_the_mean_over_mirror_images_and_batching_changes_nothing(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
     torch.manual_seed(0)
     network = CamClassifier("efficientnet_lite0", 2).eval()
     views = torch.randn(3, 3, 48, 64)

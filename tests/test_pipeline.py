@@ -58,7 +58,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh clone, small, run to the end by `dvc repro`."""
     folder = copy_repository(tmp_path_factory.mktemp("project"))
     params = (folder / "params.yaml").read_text()
-    for knob, (old, new) in {"train": (480, 8), "val": (120, 4), "gallery": (12, 2)}.items():
+    for knob, (old, new) in {"train": (320, 8), "val": (100, 4), "gallery": (12, 2)}.items():
         assert f"{knob}: {old} " in params, f"the shipped {knob} has changed: mend this test"
         params = params.replace(f"{knob}: {old} ", f"{knob}: {new} ")
     (folder / "params.yaml").write_text(params)

@@ -91,7 +91,7 @@ def draw_scene(seed: int, split: str, index: int, size: int) -> tuple[Canvas, Ca
     rng = np.random.default_rng([seed, int(split == "val"), index])
     # Classes come round by turns, so that small data sets hold all of them.
     first = CLASSES[index % len(CLASSES)]
-    others = rng.choice(CLASSES, size=rng.choice([0, 1, 2], p=[0.6, 0.3, 0.1]))
+    others = rng.choice(CLASSES, size=rng.choice([0, 1, 2], p=[0.65, 0.27, 0.08]))
     kinds = [first, *(str(name) for name in others)]
     height, width = (round(size * side) for side in SHAPES[rng.integers(len(SHAPES))])
     while True:
@@ -103,7 +103,7 @@ def draw_scene(seed: int, split: str, index: int, size: int) -> tuple[Canvas, Ca
 def _compose(rng: np.random.Generator, kinds: list[str], size: tuple[int, int]) -> tuple[Canvas, Canvas] | None:
     """One try at a scene; nothing where a creature, or the part that tells it apart, is too much covered."""
     big = (size[0] * OVERSAMPLING, size[1] * OVERSAMPLING)
-    scales = np.sort(rng.uniform(0.4, 0.62 if len(kinds) > 1 else 0.75, size=len(kinds)))
+    scales = np.sort(rng.uniform(0.45, 0.65 if len(kinds) > 1 else 0.8, size=len(kinds)))
     creatures = [draw_creature(rng, kind, float(scale), big) for kind, scale in zip(kinds, scales, strict=True)]
     plants = [draw_plant(rng, big) for _ in range(rng.integers(0, 3))]
     owner = np.zeros(big, dtype=np.uint8)
