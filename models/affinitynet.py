@@ -72,19 +72,22 @@ class AffinityNet(nn.Module):
     Args:
         channels: channels of each feature map.
         widths: channels of each projection, multiples of 8.
+        group_norm: normalise each projection, as the released VGG-16 network does and its ResNet-38 does not.
 
     Raises:
         ValueError: if the two lists do not fit.
     """
 
-    def __init__(self, channels: Sequence[int], widths: Sequence[int] = WIDTHS["released"]) -> None:
+    def __init__(
+        self, channels: Sequence[int], widths: Sequence[int] = WIDTHS["released"], group_norm: bool = True
+    ) -> None:
         super().__init__()
         if len(channels) != len(widths) or any(width % 8 for width in widths):
             raise ValueError(f"need one width, a multiple of 8, per map; got {channels} and {widths}")
         pairs = list(zip(channels, widths, strict=True))
         convolutions = [nn.Conv2d(inside, outside, 1, bias=False) for inside, outside in pairs]
         self.project = nn.ModuleList(
-            nn.Sequential(convolution, nn.GroupNorm(width // 8, width))
+            nn.Sequential(convolution, nn.GroupNorm(width // 8, width) if group_norm else nn.Identity())
             for convolution, width in zip(convolutions, widths, strict=True)
         )
         self.mix = nn.Conv2d(sum(widths), sum(widths), 1, bias=False)

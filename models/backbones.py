@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import timm
 import torch
 from torch import Tensor, nn
 
+from models.resnet38 import ResNet38
+
 
 class Backbone(nn.Module):
     """A trunk whose stages can be tapped.
-
-    Batch norm always uses its stored statistics (its scale and shift still learn), as in the released code of PSA
-    and IRN: batches of crops are too small and too uneven for statistics of their own.
 
     Attributes:
         channels: channels of each stage's map.
@@ -26,6 +25,14 @@ class Backbone(nn.Module):
     strides: tuple[int, ...]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+
+
+class StagedBackbone(Backbone):
+    """A trunk that is a chain of stages.
+
+    Batch norm always uses its stored statistics (its scale and shift still learn), as in the released code of PSA
+    and IRN: batches of crops are too small and too uneven for statistics of their own.
+    """
 
     def __init__(self, frozen_stages: int) -> None:
         super().__init__()
@@ -48,7 +55,7 @@ class Backbone(nn.Module):
             maps.append(features)
         return maps
 
-    def train(self, mode: bool = True) -> Backbone:
+    def train(self, mode: bool = True) -> Self:
         """Training mode for all but batch norm."""
         super().train(mode)
         for module in self.modules():
@@ -61,7 +68,7 @@ class Backbone(nn.Module):
             module.requires_grad_(False)
 
 
-class EfficientNetLite0(Backbone):
+class EfficientNetLite0(StagedBackbone):
     """EfficientNet-Lite0 (timm `tf_efficientnet_lite0`) at output stride 16, for the compact profile."""
 
     channels = (16, 24, 40, 112, 320, 1280)
@@ -93,7 +100,7 @@ class EfficientNetLite0(Backbone):
         ]
 
 
-class ResNet50(Backbone):
+class ResNet50(StagedBackbone):
     """ResNet-50 as IRN uses it: the last stage keeps stride 16, undilated; nothing before the third stage learns.
 
     Source: released code of IRN (`net/resnet50.py`): strides 2, 2 (pool), 1, 2, 2, 1.
@@ -133,4 +140,21 @@ class ResNet50(Backbone):
         return [stem, self.layer1, self.layer2, self.layer3, self.layer4]
 
 
-BACKBONES: dict[str, Callable[[], Backbone]] = {"efficientnet_lite0": EfficientNetLite0, "resnet50": ResNet50}
+class ResNet38Backbone(ResNet38, Backbone):
+    """The wide ResNet-38 of PSA, output stride 8, tapped where AffinityNet reads it."""
+
+    channels = (512, 1024, 4096)
+    strides = (8, 8, 8)
+    mean = (0.485, 0.456, 0.406)
+    std = (0.229, 0.224, 0.225)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Normalised images (B, 3, H, W) to three maps (B, channels[i], ceil(H / 8), ceil(W / 8))."""
+        return list(self.taps(images))
+
+
+BACKBONES: dict[str, Callable[[], Backbone]] = {
+    "efficientnet_lite0": EfficientNetLite0,
+    "resnet50": ResNet50,
+    "resnet38": ResNet38Backbone,
+}

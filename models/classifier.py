@@ -13,18 +13,19 @@ class CamClassifier(nn.Module):
     """A backbone, global average pooling, and a 1x1 convolution without bias.
 
     Pooling and the convolution commute, so the convolution's maps before pooling are the CAMs.
-    Source: released code of IRN (`net/resnet50_cam.py`).
+    Source: released code of IRN (`net/resnet50_cam.py`), and of PSA (`network/resnet38_cls.py`) with dropout 0.5.
     """
 
-    def __init__(self, backbone: str, classes: int) -> None:
+    def __init__(self, backbone: str, classes: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.backbone = BACKBONES[backbone]()
+        self.dropout = nn.Dropout2d(dropout)
         self.head = nn.Conv2d(self.backbone.channels[-1], classes, kernel_size=1, bias=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (B, 3, H, W) to logits (B, classes)."""
         pooled = self.backbone(images)[-1].mean(dim=(2, 3), keepdim=True)
-        return self.head(pooled).flatten(1)
+        return self.head(self.dropout(pooled)).flatten(1)
 
     def cams(self, images: Tensor) -> Tensor:
         """Normalised images (B, 3, H, W) to activation maps (B, classes, h, w) before ReLU."""

@@ -281,7 +281,7 @@ def irn_walk(
     stride: int = 4,
     mode: Mode = "chebyshev",
     tolerance: float = 1e-6,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Refine class maps with the path affinities of a boundary map.
 
     Args:
@@ -299,8 +299,8 @@ def irn_walk(
         tolerance: see `random_walk`.
 
     Returns:
-        The walked scores (B, K, h, w), and the same upsampled to (B, K, H, W) and divided by each image's
-        maximum over all classes and pixels; the label is the argmax against a constant background.
+        The walked scores (B, K, h, w); the same upsampled to (B, K, H, W) and divided by each image's maximum over
+        all classes and pixels, whose argmax against a constant background is the label; and these maxima (B,).
 
     Raises:
         ValueError: if the affinities do not fit the class maps.
@@ -317,10 +317,10 @@ def irn_walk(
         tolerance=tolerance,
     )
     large = _upsample(walked, stride, image_size)
-    if large.numel() == 0:
-        return walked, large
     # An image whose maps are all zero stays zero.
-    return walked, large / large.amax((1, 2, 3), keepdim=True).clamp_min(torch.finfo(large.dtype).tiny)
+    tiny = torch.finfo(large.dtype).tiny
+    highest = large.flatten(1).amax(1).clamp_min(tiny) if large.numel() else large.new_ones(len(large))
+    return walked, large / highest[:, None, None, None], highest
 
 
 def _upsample(scores: Tensor, stride: int, size: tuple[int, int] | torch.Size) -> Tensor:

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.palette import IGNORE
+
 Maps = NDArray[np.float32]
+Labels = NDArray[np.uint8]
 Rule = float | str | None
+
+
+def power_background(maps: Maps, alpha: float) -> Maps:
+    """Put (1 - strongest class) ** alpha in front of the maps (K, H, W); a higher alpha is a weaker background.
+
+    Source: Ahn & Kwak, CVPR 2018, eq. 1.
+    """
+    background = (1 - maps.max(axis=0, initial=0.0)) ** np.float32(alpha)
+    return np.concatenate([background[None], maps]).astype(np.float32)
 
 
 def with_background(maps: Maps, rule: Rule, background: Maps | None = None) -> Maps:
@@ -40,11 +54,26 @@ def otsu_threshold(values: NDArray[np.float32]) -> float:
     return float((threshold + 0.5) / 255)  # a step above the threshold is foreground
 
 
-def hard_channels(scores: Maps) -> NDArray[np.uint8]:
+def hard_channels(scores: Maps) -> Labels:
     """The strongest channel of (K + 1, H, W) at each pixel, (H, W) uint8; a tie goes to the lowest channel."""
     return scores.argmax(axis=0).astype(np.uint8)
 
 
-def hard_labels(scores: Maps, class_ids: tuple[int, ...]) -> NDArray[np.uint8]:
+def labels_of_channels(channels: Labels, class_ids: Sequence[int]) -> Labels:
+    """Channels (0 background, k the k-th class, 255 ignored) as mask labels."""
+    names = np.full(256, IGNORE, dtype=np.uint8)
+    names[: len(class_ids) + 1] = [0, *class_ids]
+    return names[channels]
+
+
+def hard_labels(scores: Maps, class_ids: Sequence[int]) -> Labels:
     """The strongest channel of (K + 1, H, W) as mask labels (H, W)."""
-    return np.array([0, *class_ids], dtype=np.uint8)[hard_channels(scores)]
+    return labels_of_channels(hard_channels(scores), class_ids)
+
+
+def confident_channels(strict: Labels, loose: Labels) -> Labels:
+    """A class where the strict labelling has one, background where both have it, 255 elsewhere.
+
+    Source: Ahn, Cho & Kwak, CVPR 2019, section 4.2; released code of IRN (`step/cam_to_ir_label.py`).
+    """
+    return np.where(strict > 0, strict, np.where(loose > 0, IGNORE, 0)).astype(np.uint8)

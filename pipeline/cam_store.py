@@ -163,6 +163,20 @@ def store_index(folder: Path) -> dict[str, Path]:
     return index
 
 
+def grid_extent(size: tuple[int, int], scaled: tuple[int, int], grid: Sequence[int], stride: int) -> tuple[int, int]:
+    """Height and width that a grid covers, in pixels of the photograph; its last cells may reach beyond the edge.
+
+    Args:
+        size: height and width of the photograph.
+        scaled: height and width of the view that the network saw.
+        grid: rows and columns of its map.
+        stride: pixels of the view that a cell spans.
+    """
+    sides = zip(size, scaled, grid, strict=True)
+    height, width = (max(own, round(cells * stride * own / seen)) for own, seen, cells in sides)
+    return height, width
+
+
 def fused_maps(entry: CamEntry, size: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
     """The maps of all scales as one per class, at any size.
 

@@ -131,8 +131,9 @@ class Augmentation(Section):
 class Classifier(Section):
     """The multi-label classifier on tags."""
 
-    network: Literal["efficientnet_lite0", "resnet50"]
+    network: Literal["efficientnet_lite0", "resnet50", "resnet38"]
     weights: Name
+    dropout: Annotated[float, Number, Field(ge=0, lt=1)]
     optimisation: Optimisation
     augmentation: Augmentation
 
@@ -154,13 +155,36 @@ class Cams(Section):
 class Affinity(Section):
     """The learned pairwise affinity of methods that have one."""
 
-    network: Literal["none"]
+    network: Literal["none", "affinitynet", "irn"]
+    backbone: Literal["efficientnet_lite0", "resnet50", "resnet38"]
+    weights: Name
+    reading: Literal["released", "published"]
+    confidence_pair: Annotated[list[NonNegative], Field(min_length=2, max_length=2)]
+    crf: Literal["psa", "irn", "deeplab", "toco_seg", "toco_cam", "afa"]
+    max_side: Annotated[int, Number, Field(ge=64)]
+    radius: Annotated[int, Number, Field(ge=2, le=16)]
+    optimisation: Optimisation
+    augmentation: Augmentation
+
+    @model_validator(mode="after")
+    def _crop_on_grid(self) -> Affinity:
+        if self.augmentation.crop % 16:
+            raise ValueError(f"affinity.augmentation.crop must be a multiple of 16; got {self.augmentation.crop}")
+        return self
 
 
 class Refine(Section):
     """The propagation rule that runs on the CAM store."""
 
-    rule: Literal["none"]
+    rule: Literal["none", "psa_walk", "irn_walk"]
+    long_side: Annotated[Side | None, Maybe]
+    radius: Annotated[int, Number, Field(ge=2, le=16)]
+    border: Literal["psa", "full"]
+    beta: Positive
+    log2_steps: Annotated[int, Number, Field(ge=0, le=14)]
+    alpha: Positive
+    tolerance: Annotated[float, Number, Field(gt=0, lt=1)]
+    batch: Count
 
 
 class Masks(Section):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.background import hard_channels
 from pipeline.errors import UserError
 
 GT_PROB = 0.7
@@ -93,6 +96,35 @@ def dense_crf(image: NDArray[np.uint8], unaries: list[Energies], kernels: Kernel
         result = np.array(crf.inference(kernels.iterations), dtype=np.float32)
         marginals.append(result.reshape(channels, height, width))
     return marginals
+
+
+def crf_channels(
+    image: NDArray[np.uint8],
+    scores: Sequence[NDArray[np.float32]],
+    kernels: str | None,
+    unary: Literal["labels", "softmax"],
+    unary_labels: int | None = None,
+) -> list[NDArray[np.uint8]]:
+    """The winning channel at each pixel, for one or several stacks of scores on the same image.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        scores: each (K + 1, H, W) in [0, 1], the background first.
+        kernels: name of the settings, or None to leave the CRF out.
+        unary: energies from hard labels or from the scores themselves.
+        unary_labels: see `label_energies`.
+
+    Returns:
+        For each stack (H, W) uint8.
+    """
+    channels = [hard_channels(stack) for stack in scores]
+    if kernels is None:
+        return channels
+    if unary == "labels":
+        unaries = [label_energies(hard, len(scores[0]), unary_labels) for hard in channels]
+    else:
+        unaries = [softmax_energies(stack) for stack in scores]
+    return [hard_channels(marginals) for marginals in dense_crf(image, unaries, KERNELS[kernels])]
 
 
 def _library():  # type: ignore[no-untyped-def]

@@ -6,9 +6,8 @@ With several processes each takes every n-th shard. A shard that is complete is 
 
 from __future__ import annotations
 
-import itertools
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -16,12 +15,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from models.classifier import CamClassifier
-from pipeline.cam_store import SHARD_IMAGES, CamEntry, shard_path, write_shard
+from pipeline.cam_store import SHARD_IMAGES, CamEntry, grid_extent, shard_path, write_shard
 from pipeline.config import Cams, stage_config
 from pipeline.examples import Photographs, resized_view
 from pipeline.files import new_folder
-from pipeline.images import scaled_size
-from pipeline.manifest import PREPARED, Manifest, Record, load_manifest
+from pipeline.images import SMALLEST_SIDE, scaled_size
+from pipeline.manifest import PREPARED, Manifest, Record, load_manifest, same_size_batches
 from pipeline.resume import resume_folder
 from pipeline.runtime import barrier, pick_device, rank, world_size
 from pipeline.stage import run_distributed_stage
@@ -30,7 +29,6 @@ from pipeline.weights import load_network
 
 LOCALIZER, OUTPUT = Path("data/localizer"), Path("data/seeds")
 LOCALIZERS: dict[str, Callable[..., CamClassifier]] = {"cam_classifier": CamClassifier}
-SMALLEST_SIDE = 32  # of a scaled photograph, in pixels: two cells of a stride-16 grid
 
 
 def main() -> None:
@@ -81,28 +79,6 @@ def shard_entries(
                 entries[record.id] = CamEntry(record.id, record.size, class_ids, kept, tuple(extents))
             progress.update(len(batch))
     return [entries[record.id] for record in records]
-
-
-def grid_extent(size: tuple[int, int], scaled: tuple[int, int], grid: Sequence[int], stride: int) -> tuple[int, int]:
-    """Height and width that a grid covers, in pixels of the photograph; its last cells may reach beyond the edge.
-
-    Args:
-        size: height and width of the photograph.
-        scaled: height and width of the view that the network saw.
-        grid: rows and columns of its map.
-        stride: pixels of the view that a cell spans.
-    """
-    sides = zip(size, scaled, grid, strict=True)
-    height, width = (max(own, round(cells * stride * own / seen)) for own, seen, cells in sides)
-    return height, width
-
-
-def same_size_batches(records: Sequence[Record], most: int) -> Iterator[list[Record]]:
-    """Photographs of equal size together, at most so many at once; the order depends on the records alone."""
-    by_size = sorted(records, key=lambda record: (record.size, record.id))
-    for _, group in itertools.groupby(by_size, key=lambda record: record.size):
-        members = list(group)
-        yield from (members[start : start + most] for start in range(0, len(members), most))
 
 
 @torch.inference_mode()

@@ -13,6 +13,7 @@ from pipeline.errors import UserError
 
 # Decoders that run other programs (EPS) or that no photograph needs stay away from untrusted files.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+SMALLEST_SIDE = 32  # of a view for a network, in pixels: two cells of a stride-16 grid
 EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 SIXTEEN_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
-from pipeline.background import Maps, Rule, hard_channels, with_background
-from pipeline.cam_store import fused_maps, read_entry, store_index
+from pipeline.background import Maps, Rule, confident_channels, labels_of_channels, with_background
+from pipeline.cam_store import fused_maps, read_entry
 from pipeline.config import MakeMasksConfig, Runtime, stage_config
-from pipeline.crf import KERNELS, dense_crf, label_energies, softmax_energies
+from pipeline.crf import crf_channels
 from pipeline.examples import read_photograph
 from pipeline.files import new_folder
 from pipeline.images import resize_image, resize_labels, scaled_size
 from pipeline.manifest import Record, load_manifest
 from pipeline.palette import IGNORE, write_mask
-from pipeline.stage import die_with_parent, run_stage
+from pipeline.pool import map_photographs
+from pipeline.stage import run_stage
 
 INPUT, OUTPUT = Path("data/refined"), Path("data/masks")
 
@@ -29,16 +26,13 @@ Labels = NDArray[np.uint8]
 
 
 def main() -> None:
-    """Make the mask of every training photograph, in a pool of processes."""
+    """Make the mask of every training photograph."""
     config = stage_config("make_masks", MakeMasksConfig)
-    runtime = stage_config("runtime", Runtime)
-    records, index = load_manifest().split("train").records, store_index(INPUT)
-    os.environ["OMP_NUM_THREADS"] = "1"  # in each process of the pool
-    pool = ProcessPoolExecutor(max(1, runtime.workers), get_context("spawn"), initializer=die_with_parent)
-    with new_folder(OUTPUT) as output, pool:
-        job = partial(make_mask, config=config, root=Path(str(runtime.root)), output=output)
-        jobs = pool.map(job, [index[record.id] for record in records], records, chunksize=4)
-        used = set().union(*tqdm(jobs, total=len(records), desc="masks", disable=None))
+    root = Path(str(stage_config("runtime", Runtime).root))
+    records = load_manifest().split("train").records
+    with new_folder(OUTPUT) as output:
+        job = partial(make_mask, config=config, root=root, output=output)
+        used = set().union(*map_photographs(job, INPUT, records, "masks"))
     if not used - {0, IGNORE}:
         print(f"WARNING: every mask is background only (bg_thresh = {config.bg_thresh}); lower it")
 
@@ -52,8 +46,7 @@ def make_mask(shard: Path, record: Record, config: MakeMasksConfig, root: Path, 
     if entry.class_ids:
         image = resize_image(read_photograph(root, record), size)
         channels = mask_channels(image, maps, background, config)
-    labels = np.array([0, *entry.class_ids], dtype=np.uint8)[np.where(channels == IGNORE, 0, channels)]
-    labels[channels == IGNORE] = IGNORE
+    labels = labels_of_channels(channels, entry.class_ids)
     write_mask(output / f"{record.id}.png", resize_labels(labels, record.size))
     return set(np.unique(labels).tolist())
 
@@ -77,17 +70,8 @@ def mask_channels(image: Labels, maps: Maps, background: Maps | None, config: Ma
     """
     rules: list[Rule] = [*config.confidence_pair] if config.confidence_pair else [config.bg_thresh]
     scores = [with_background(maps, rule, background) for rule in rules]
-    channels = [hard_channels(values) for values in scores]
-    if config.crf is not None:
-        if config.crf_unary == "labels":
-            unaries = [label_energies(labels, len(maps) + 1, config.unary_labels) for labels in channels]
-        else:
-            unaries = [softmax_energies(values) for values in scores]
-        channels = [hard_channels(marginals) for marginals in dense_crf(image, unaries, KERNELS[config.crf])]
-    if config.confidence_pair is None:
-        return channels[0]
-    strict, loose = channels
-    return np.where(strict > 0, strict, np.where(loose > 0, IGNORE, 0)).astype(np.uint8)
+    channels = crf_channels(image, scores, config.crf, config.crf_unary, config.unary_labels)
+    return channels[0] if len(channels) == 1 else confident_channels(*channels)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -54,6 +55,14 @@ class Manifest:
         """(images, classes) of 0 and 1."""
         rows = [[name in record.tags for name in self.classes] for record in self.records]
         return np.array(rows, dtype=np.float32).reshape(len(self.records), len(self.classes))
+
+
+def same_size_batches(records: Sequence[Record], most: int) -> Iterator[list[Record]]:
+    """Photographs of equal size together, at most so many at once; the order depends on the records alone."""
+    by_size = sorted(records, key=lambda record: (record.size, record.id))
+    for _, group in itertools.groupby(by_size, key=lambda record: record.size):
+        members = list(group)
+        yield from (members[start : start + most] for start in range(0, len(members), most))
 
 
 def save_manifest(folder: Path, manifest: Manifest) -> None:

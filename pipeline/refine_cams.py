@@ -1,38 +1,159 @@
 """Stage refine_cams: a propagation rule on the CAM store, with the affinity that the method learned.
 
-A rule reads the seeds' store and writes one of the same form. The rule `none` hands the seeds on as they are.
+A rule reads the seeds' store and writes one of the same form; the walks write scores that compete as they are. The
+rule `none` hands the seeds on. Shards are finished one by one, so a killed stage continues; several processes share
+them.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.cam_store import shards
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from models.affinity_networks import AFFINITY_NETWORKS, BoundaryAffinity, FeatureAffinity
+from models.walk import irn_walk, psa_walk
+from pipeline.cam_store import CamEntry, fused_maps, grid_extent, read_shard, shard_path, shards, write_shard
 from pipeline.config import Refine, stage_config
-from pipeline.files import new_folder
-from pipeline.runtime import rank
+from pipeline.errors import UserError
+from pipeline.examples import Photographs, resized_view
+from pipeline.files import new_folder, read_json
+from pipeline.images import SMALLEST_SIDE, scaled_size
+from pipeline.manifest import Record, load_manifest, same_size_batches
+from pipeline.resume import resume_folder
+from pipeline.runtime import barrier, pick_device, rank, world_size
 from pipeline.stage import run_distributed_stage
+from pipeline.training import autocast
+from pipeline.weights import load_network
 
-INPUT, OUTPUT = Path("data/seeds"), Path("data/refined")
+SEEDS, AFFINITY, OUTPUT = Path("data/seeds"), Path("data/affinity"), Path("data/refined")
+NEEDS = {"psa_walk": "affinitynet", "irn_walk": "irn"}
 
-
-def unchanged(config: Refine, output: Path) -> None:
-    """Hand the seeds on."""
-    for shard in shards(INPUT):
-        shutil.copyfile(shard, output / shard.name)
-
-
-RULES: dict[str, Callable[[Refine, Path], None]] = {"none": unchanged}
+Network = FeatureAffinity | BoundaryAffinity
 
 
 def main() -> None:
-    """Apply the rule of the method."""
+    """Apply the rule of the method to every shard that is not there yet, then put all of them into place."""
     config = stage_config("refine_cams", Refine)
-    if rank() == 0:
-        with new_folder(OUTPUT) as output:
-            RULES[config.rule](config, output)
+    if config.rule == "none":
+        if rank() == 0:
+            with new_folder(OUTPUT) as output:
+                for shard in shards(SEEDS):
+                    shutil.copyfile(shard, output / shard.name)
+        return
+    network = load_affinity(config.rule)
+    records = {record.id: record for record in load_manifest().split("train").records}
+    with resume_folder("refine_cams", config, [SEEDS, AFFINITY]) as folder:
+        sources = shards(SEEDS)
+        for number in range(rank(), len(sources), world_size()):
+            if not (path := shard_path(folder, number)).exists():
+                entries = {entry.id: entry for entry in read_shard(sources[number])}
+                title = f"walks, shard {number + 1} of {len(sources)}"
+                walked = refined_entries(network, entries, [records[name] for name in entries], config, title)
+                write_shard(path, walked, config.model_dump())
+        barrier()
+        if rank() == 0:
+            with new_folder(OUTPUT) as output:
+                for number in range(len(sources)):
+                    shutil.copyfile(shard_path(folder, number), shard_path(output, number))
+
+
+def load_affinity(rule: str) -> Network:
+    """The trained affinity network that a rule walks on.
+
+    Raises:
+        UserError: the stage before trained another one, or none.
+    """
+    trained = read_json(AFFINITY / "network.json", "train_affinity")["network"]
+    if trained != NEEDS[rule]:
+        raise UserError(f"refine.rule = {rule} needs affinity.network = {NEEDS[rule]}, but it is {trained}; set it")
+    network = load_network(AFFINITY, AFFINITY_NETWORKS, "train_affinity")
+    return network.to(pick_device(), memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+
+
+def refined_entries(
+    network: Network, entries: dict[str, CamEntry], records: Sequence[Record], config: Refine, title: str
+) -> list[CamEntry]:
+    """The walked maps of some photographs, in their order; photographs of equal size walk together."""
+    photographs = Photographs(load_manifest())
+    done: dict[str, CamEntry] = {}
+    with tqdm(total=len(records), desc=title, disable=None) as progress:
+        for batch in same_size_batches(records, config.batch):
+            images = [photographs.read(record) for record in batch]
+            size = scaled_size(batch[0].size, config.long_side, SMALLEST_SIDE)
+            normalisation = (network.backbone.mean, network.backbone.std)
+            views = torch.stack([resized_view(image, size, normalisation) for image in images]).to(pick_device())
+            walk = psa_entries if isinstance(network, FeatureAffinity) else irn_entries
+            for entry in walk(network, views, [entries[record.id] for record in batch], config):
+                done[entry.id] = entry
+            progress.update(len(batch))
+    return [done[record.id] for record in records]
+
+
+def class_stack(entries: Sequence[CamEntry], size: tuple[int, int], device: torch.device) -> Tensor:
+    """The normalised maps of several images as (B, K, H, W); images with fewer classes have zero maps at the end."""
+    most = max(len(entry.class_ids) for entry in entries)
+    stack = torch.zeros(len(entries), most, *size)
+    for maps, entry in zip(stack, entries, strict=True):
+        maps[: len(entry.class_ids)] = torch.from_numpy(fused_maps(entry, size)[0])
+    return stack.to(device)
+
+
+def psa_entries(network: Network, views: Tensor, entries: Sequence[CamEntry], config: Refine) -> list[CamEntry]:
+    """AffinityNet's walk of classes and background; the walked background competes, as in the released code."""
+    with autocast(views.device):
+        affinity, _ = network.affinity(views, config.radius, config.border)
+    size = (views.shape[2], views.shape[3])
+    walked, _ = psa_walk(
+        class_stack(entries, size, views.device),
+        affinity,
+        radius=config.radius,
+        beta=config.beta,
+        steps=2**config.log2_steps,
+        alpha=config.alpha,
+        stride=network.stride,
+        tolerance=config.tolerance,
+    )
+    walked = walked.cpu()
+    return [
+        walked_entry(entry, size, scores[1:], network.stride, background=scores[0])
+        for entry, scores in zip(entries, walked, strict=True)
+    ]
+
+
+def irn_entries(network: Network, views: Tensor, entries: Sequence[CamEntry], config: Refine) -> list[CamEntry]:
+    """IRN's walk of the classes away from boundaries, divided by the image's maximum."""
+    with autocast(views.device):
+        affinity, boundary = network.affinity(views, config.radius, config.border)
+    assert boundary is not None, "irn_walk runs on a network with boundaries"
+    size, grid = (views.shape[2], views.shape[3]), (boundary.shape[1], boundary.shape[2])
+    walked, _, highest = irn_walk(
+        class_stack(entries, grid, views.device),
+        boundary,
+        affinity,
+        size,
+        radius=config.radius,
+        beta=config.beta,
+        steps=2**config.log2_steps,
+        stride=network.stride,
+        tolerance=config.tolerance,
+    )
+    scores = (walked / highest[:, None, None, None]).cpu()
+    return [walked_entry(entry, size, maps, network.stride) for entry, maps in zip(entries, scores, strict=True)]
+
+
+def walked_entry(
+    entry: CamEntry, size: tuple[int, int], maps: Tensor, stride: int, background: Tensor | None = None
+) -> CamEntry:
+    """Scores (K or more, h, w) on the grid of a view of the given size, as an entry of the store."""
+    extent = grid_extent(entry.size, size, maps.shape[1:], stride)
+    kept = maps[: len(entry.class_ids)]
+    behind = () if background is None else (background,)
+    return CamEntry(entry.id, entry.size, entry.class_ids, (kept,), (extent,), behind, raw=False)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from pipeline.charts import save_history
 from pipeline.config import TrainClassifierConfig, stage_config
 from pipeline.examples import Photographs, TaggedExamples, resized_view
 from pipeline.files import new_folder, write_json
-from pipeline.images import scaled_size
+from pipeline.images import SMALLEST_SIDE, scaled_size
 from pipeline.manifest import PREPARED, Manifest, load_manifest
 from pipeline.resume import resume_folder
 from pipeline.runtime import derived_seed, pick_device, rank
@@ -40,7 +40,7 @@ def main() -> None:
     description = {"network": "cam_classifier", "backbone": config.network, "classes": len(manifest.classes)}
     with resume_folder("train_classifier", config, [PREPARED / "manifest.csv", PREPARED / "classes.json"]) as folder:
         torch.manual_seed(derived_seed("classifier", config.seed))
-        network = CamClassifier(config.network, len(manifest.classes))
+        network = CamClassifier(config.network, len(manifest.classes), config.dropout)
         load_initial(network.backbone, config.network, config.weights)
         normalisation = (network.backbone.mean, network.backbone.std)
         examples = TaggedExamples(manifest.split("train"), config.augmentation, normalisation)
@@ -66,7 +66,7 @@ def tag_scores(network: CamClassifier, manifest: Manifest, long_side: float) -> 
     normalisation = (network.backbone.mean, network.backbone.std)
     logits = []
     for record in tqdm(held_out.records, desc="tags of the validation split", disable=None):
-        view = resized_view(photographs.read(record), scaled_size(record.size, long_side, 32), normalisation)
+        view = resized_view(photographs.read(record), scaled_size(record.size, long_side, SMALLEST_SIDE), normalisation)
         with autocast(device):
             logits.append(network(view[None].to(device)).float().cpu())
     precision = mean_average_precision(torch.cat(logits), torch.from_numpy(held_out.tag_matrix()))

@@ -21,7 +21,7 @@ from pipeline.crf import KERNELS, dense_crf, softmax_energies
 from pipeline.errors import UserError
 from pipeline.examples import MaskedExamples, Photographs, resized_view
 from pipeline.files import new_folder
-from pipeline.images import scaled_size
+from pipeline.images import SMALLEST_SIDE, scaled_size
 from pipeline.manifest import PREPARED, Manifest, Record, load_manifest
 from pipeline.palette import IGNORE, read_mask, write_mask
 from pipeline.resume import resume_folder
@@ -31,7 +31,6 @@ from pipeline.training import Batch, autocast, fit
 from pipeline.weights import load_initial, save_network
 
 MASKS, OUTPUT, PLOTS = Path("data/masks"), Path("data/segmenter"), Path("metrics/plots/segmenter_training")
-SMALLEST_SIDE = 32
 
 
 def main() -> None:

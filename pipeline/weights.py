@@ -11,7 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from pipeline.errors import UserError, listed
+from models.loading import HEADS, check_and_load
+from pipeline.errors import UserError
 from pipeline.files import read_json, write_atomic, write_json
 
 State = Mapping[str, Tensor]
@@ -64,30 +65,10 @@ def load_initial(backbone: nn.Module, kind: str, weights: str) -> None:
     if weights.lower() == "none":
         return
     state = _imagenet(kind) if weights == "imagenet" else read_state(Path(weights))
-    check_and_load(backbone, state, weights)
-
-
-def check_and_load(backbone: nn.Module, state: State, source: str) -> None:
-    """Load a state dict after comparing names and shapes; classification heads may be left over.
-
-    Raises:
-        UserError: a tensor of the backbone is missing or has another shape.
-    """
-    own = backbone.state_dict()
-    optional = {name for name in own if name.endswith("num_batches_tracked")}
-    problems = [f"{name} is missing" for name in own if name not in state and name not in optional]
-    problems += [
-        f"{name} has shape {tuple(state[name].shape)}, needed is {tuple(own[name].shape)}"
-        for name in own
-        if name in state and state[name].shape != own[name].shape
-    ]
-    heads = ("classifier.", "fc.", "head.")
-    problems += [
-        f"{name} is not part of the network" for name in state if name not in own and not name.startswith(heads)
-    ]
-    if problems:
-        raise UserError(f"weights {source} do not fit {type(backbone).__name__}:\n" + listed(problems, limit=12))
-    backbone.load_state_dict({name: value for name, value in state.items() if name in own}, strict=False)
+    try:
+        check_and_load(backbone, state, HEADS)
+    except ValueError as error:
+        raise UserError(f"weights {weights} for {kind}: {error}") from error
 
 
 def read_state(path: Path) -> State:
@@ -121,6 +102,10 @@ def _imagenet(kind: str) -> State:
             import timm
 
             return timm.create_model("resnet50.tv_in1k", pretrained=True).state_dict()
+        if kind == "resnet38":
+            raise UserError(
+                "no library carries ImageNet weights of resnet38; give the path of converted ones as weights"
+            )
         from torchvision.models import ResNet101_Weights
 
         return ResNet101_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)

@@ -8,7 +8,8 @@ from torch import nn
 
 from models.affinitynet import AffinityNet, ResNet38Affinity
 from models.irn import BoundaryBranch
-from models.resnet38 import HEADS, ResNet38Classifier, check_and_load
+from models.loading import HEADS, check_and_load
+from models.resnet38 import ResNet38Classifier
 
 
 @pytest.fixture

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from models.affinitynet import ResNet38Affinity, affinity_loss, feature_affinity
 from models.irn import boundary_loss, path_affinity
+from models.loading import check_and_load
 from models.pairs import Neighbourhood, affinity_label, pair_masks, path_cells, reduce_label
-from models.resnet38 import ResNet38Classifier, check_and_load
+from models.resnet38 import ResNet38Classifier
 from models.walk import Mode, irn_walk, psa_scores, psa_walk, transition_matrix
 from tests.golden_files import golden, load
 
@@ -143,7 +144,7 @@ def test_irn_propagate(path: Path, mode: Mode) -> None:
     boundary, cam = (torch.from_numpy(file[name])[None] for name in ("boundary", "cam"))
     height, width = (int(side) for side in file["image_size"])
     hood = Neighbourhood(int(file["radius"]), "full")
-    walked, large = irn_walk(
+    walked, large, _ = irn_walk(
         cam,
         boundary,
         path_affinity(boundary, hood),

@@ -226,7 +226,7 @@ def test_psa_walk_with_a_constant_background_and_without_classes() -> None:
 def test_irn_walk_of_any_size(classes: int, size: tuple[int, int]) -> None:
     boundary, cam = torch.rand(1, 8, 11), torch.rand(1, classes, 8, 11)
     affinity = path_affinity(boundary, Neighbourhood(5, "full"))
-    walked, large = irn_walk(cam, boundary, affinity, size)
+    walked, large, _ = irn_walk(cam, boundary, affinity, size)
     assert walked.shape == (1, classes, 8, 11)
     assert large.shape == (1, classes, *size)
     assert not classes or large.max() == 1
@@ -236,9 +236,9 @@ def test_irn_walk_of_empty_maps_and_batches() -> None:
     boundary, cam = torch.rand(2, 8, 11), torch.rand(2, 2, 8, 11)
     cam[0] = 0
     affinity = path_affinity(boundary, Neighbourhood(5, "full"))
-    _, large = irn_walk(cam, boundary, affinity, (32, 44))
+    _, large, _ = irn_walk(cam, boundary, affinity, (32, 44))
     assert not large[0].any()
-    _, single = irn_walk(cam[1:], boundary[1:], affinity[1:], (32, 44))
+    _, single, _ = irn_walk(cam[1:], boundary[1:], affinity[1:], (32, 44))
     torch.testing.assert_close(large[1:], single)
 
 
