@@ -1,0 +1,74 @@
+"""Run the pipeline for several settings and seeds, and keep the metrics of every run for a table.
+
+`python -m pipeline.study scenes --methods cam irn --seeds 0 1 2 --set data.limit=100` runs one DVC experiment for each
+method and seed in a temporary copy, one after the other (stages that runs share come from the run cache), and writes
+their metrics to `metrics/studies/scenes/<run>/`. Runs whose metrics are there already are left out, so a killed study
+continues. `python -m pipeline.compare metrics/studies/scenes` makes the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+from pathlib import Path
+
+from pipeline.errors import UserError
+from pipeline.files import new_folder
+from pipeline.stage import run_stage
+
+METRICS = ("classifier", "seeds", "refined", "masks", "segmenter")
+
+
+def main() -> None:
+    """Run what is missing."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", help="name of the study: its metrics go to metrics/studies/<name>")
+    parser.add_argument("--methods", nargs="+", default=["cam"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--set", nargs="*", default=[], metavar="KNOB=VALUE", dest="knobs", help="as dvc exp run -S")
+    arguments = parser.parse_args()
+    for method in arguments.methods:
+        for seed in arguments.seeds:
+            run = "-".join(
+                [method, *(knob.replace("=", "-").replace("/", "_") for knob in arguments.knobs), f"seed{seed}"]
+            )
+            folder = Path("metrics/studies") / arguments.study / run
+            if not folder.exists():
+                knobs = [f"method={method}", f"seed={seed}", *arguments.knobs]
+                keep_metrics(run_experiment(knobs), folder)
+
+
+def run_experiment(knobs: list[str]) -> str:
+    """Run one experiment in a temporary copy; gives the git commit that holds its results.
+
+    Raises:
+        UserError: the experiment failed.
+    """
+    print(f"== {' '.join(knobs)}", flush=True)
+    before = experiments()
+    words = [word for knob in knobs for word in ("-S", knob)]
+    if subprocess.run(["dvc", "exp", "run", "--temp", *words], check=False).returncode:
+        raise UserError(f"the experiment {' '.join(knobs)} failed; see above")
+    new = experiments() - before
+    if len(new) != 1:
+        raise UserError(f"the experiment {' '.join(knobs)} left no result of its own; was it run before?")
+    return new.pop()
+
+
+def experiments() -> set[str]:
+    """Commits of all stored experiments."""
+    listing = ["git", "for-each-ref", "--format=%(objectname)", "refs/exps/[0-9a-f]*"]
+    return set(subprocess.run(listing, check=True, capture_output=True, text=True).stdout.split())
+
+
+def keep_metrics(commit: str, folder: Path) -> None:
+    """Copy the metrics of an experiment."""
+    with new_folder(folder) as output:
+        for name in METRICS:
+            path = f"{commit}:metrics/{name}.json"
+            content = subprocess.run(["git", "show", path], check=True, capture_output=True).stdout
+            (output / f"{name}.json").write_bytes(content)
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,49 @@
+"""The table of several runs, and that the README shows what the kept metrics say."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from pipeline.compare import study_table, with_table
+from pipeline.errors import UserError
+from pipeline.files import write_json
+
+ROOT = Path(__file__).parent.parent
+STUDIES = [path for path in sorted((ROOT / "metrics/studies").glob("*")) if path.is_dir()]
+
+
+def write_run(study: Path, method: str, seed: int, miou: float, oracle: bool = True) -> None:
+    protocol = {"method": method, "bg_thresh": 0.2, "seed": seed}
+    folder = study / f"{method}-{seed}"
+    write_json(folder / "masks.json", {"miou": miou, "protocol": protocol})
+    seeds = {"miou": miou - 0.1, **({"oracle": {"miou": miou, "threshold": 0.3}} if oracle else {})}
+    write_json(folder / "seeds.json", seeds)
+
+
+def test_table_by_hand(tmp_path: Path) -> None:
+    for seed, miou in enumerate([0.5, 0.6, 0.7]):
+        write_run(tmp_path, "cam", seed, miou)
+    write_run(tmp_path, "irn", 0, 0.8, oracle=False)
+    header, _, cam, irn = (re.split(r" *\| *", line.strip("| ")) for line in study_table(tmp_path).splitlines())
+    rows = [dict(zip(header, row, strict=True)) for row in (cam, irn)]
+    assert (
+        rows[0] | {"method": "cam", "seeds": "3", "masks mIoU": "60.0 ± 10.0", "seeds mIoU": "50.0 ± 10.0"} == rows[0]
+    )
+    assert rows[0]["at threshold"] == "0.30 ± 0.00"
+    assert rows[1] | {"method": "irn", "masks mIoU": "80.0", "seeds, oracle": "-", "val mIoU": "-"} == rows[1]
+
+
+def test_empty_study_and_missing_place_are_said(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no runs"):
+        study_table(tmp_path)
+    with pytest.raises(UserError, match="no `<!-- study: x -->`"):
+        with_table("text", "x", "table")
+
+
+@pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.name)
+def test_readme_shows_the_kept_metrics(study: Path) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert with_table(text, study.name, study_table(study)) == text
