@@ -5,7 +5,7 @@ METHOD ?= cam
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help setup repro test quick lint smoke bench-walk clean
+.PHONY: help setup repro test quick lint smoke bench-walk bench-crf clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -37,6 +37,9 @@ smoke: setup  ## the whole chain through DVC on a dozen scenes, in a copy: make 
 
 bench-walk: setup  ## random walk: dense squaring beside ours, in one process
 	python -m pipeline.bench_walk
+
+bench-crf: setup  ## CRF: two labellings over one lattice beside separate runs
+	python -m pipeline.bench_crf
 
 clean:  ## remove what a killed run left behind
 	rm -rf .resume .smoke
