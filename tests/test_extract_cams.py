@@ -126,3 +126,14 @@ def test_two_processes_write_the_same_store(project: Path, tmp_path: Path) -> No
     assert extract(folders[0]) == 0
     assert extract(folders[1], launcher=("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")) == 0
     assert digest(folders[0]) == digest(folders[1])
+
+
+def test_knob_processes_starts_torchrun(project: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "several"
+    shutil.copytree(project, folder, ignore=shutil.ignore_patterns("seeds", ".resume"))
+    write_runtime(folder, root="photographs", processes=2)
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "pipeline.extract_cams"]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(list((folder / "data/seeds").iterdir())) == 1

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from pipeline import study
+from pipeline.compare import study_table
 from pipeline.files import sha256
 from tests.smoke import commit, copy_repository, run
 
@@ -115,10 +117,15 @@ def test_threshold_none_trains_no_classifier_and_extracts_nothing(project: Path)
     assert not ran(back), "the first run's results come from the run cache"
 
 
-def test_experiment_in_a_temporary_copy(project: Path) -> None:
-    run("dvc", "exp", "run", "--temp", "-S", "bg_thresh=otsu", "-n", "by-otsu", cwd=project, quiet=True)
-    shown = run("dvc", "metrics", "show", "by-otsu", "--json", cwd=project, quiet=True)
-    assert '"bg_thresh": "otsu"' in shown
+def test_study_runs_experiments_in_temporary_copies(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    before = digests(project, "data/masks")
+    study.keep_metrics(study.run_experiment(["bg_thresh=otsu"]), Path("metrics/studies/rules/otsu"))
+    assert metrics(project, "studies/rules/otsu/masks")["protocol"]["bg_thresh"] == "otsu"
+    assert digests(project, "data/masks") == before, "the workspace is left alone"
+    assert "| cam | otsu | 1 |" in study_table(Path("metrics/studies/rules"))
+    shutil.rmtree("metrics/studies")
 
 
 def test_wrong_knob_stops_before_any_work(project: Path) -> None:
