@@ -196,7 +196,7 @@ def test_folder_of_photographs_without_masks(project: Path, tmp_path: Path) -> N
         assert old in text
         text = text.replace(old, new, 1)
     epochs = "    epochs: preset "
-    assert text.count(epochs) == 2
+    assert text.count(epochs) == 3
     (folder / "params.yaml").write_text(text.replace(epochs, "    epochs: 1 "))
     for name in ("configure", "prepare_data", *AFTER_PREPARE):
         stage(folder, name)
