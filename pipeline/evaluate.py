@@ -8,7 +8,6 @@ what can be said without them is reported: coverage.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,5 +174,4 @@ class Coverage:
 
 
 if __name__ == "__main__":
-    sys.argv[0] = "evaluate"
     run_stage(main)
