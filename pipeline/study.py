@@ -57,7 +57,7 @@ def run_experiment(knobs: list[str]) -> str:
 
 def experiments() -> set[str]:
     """Commits of all stored experiments."""
-    listing = ["git", "for-each-ref", "--format=%(objectname)", "refs/exps/[0-9a-f]*"]
+    listing = ["git", "for-each-ref", "--format=%(objectname)", "refs/exps/??/*/*"]
     return set(subprocess.run(listing, check=True, capture_output=True, text=True).stdout.split())
 
 
