@@ -170,22 +170,6 @@ def _mean_pool(maps: Tensor, pool: int) -> Tensor:
     return pooled.reshape(*maps.shape[:-2], *pooled.shape[-2:])
 
 
-def confidence_label(foreground: Tensor, background: Tensor) -> Tensor:
-    """Confident labels from two hard label maps.
-
-    Args:
-        foreground: uint8, any shape; labels found with a high background threshold (sure foreground).
-        background: the same shape; labels found with a low background threshold (its 0 is sure background).
-
-    Returns:
-        uint8: `foreground` where it is not 0; 0 where both are 0; 255 elsewhere.
-
-    Source: Ahn, Cho & Kwak, CVPR 2019, section 4.2; released IRN code: `released` = `published`.
-    """
-    unsure = torch.where(background == 0, 0, IGNORE).to(foreground.dtype)
-    return torch.where(foreground == 0, unsure, foreground)
-
-
 def reduce_label(label: Tensor, factor: int = 4) -> Tensor:
     """Nearest reduction of a label map: rows and columns factor//2, factor//2 + factor, ...
 

@@ -1,5 +1,6 @@
 """Pairs, paths, labels and the losses over pairs."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,12 +13,12 @@ from models.pairs import (
     Border,
     Neighbourhood,
     affinity_label,
-    confidence_label,
     half_plane_offsets,
     pair_masks,
     path_cells,
     reduce_label,
 )
+from pipeline.background import confident_channels
 
 sides = st.integers(1, 12)
 borders = st.sampled_from(["psa", "full"])
@@ -99,12 +100,10 @@ def test_affinity_label_truth_table() -> None:
     assert label.flatten().tolist() == [1, 255, 0, 0, 255]
 
 
-def test_confidence_label_truth_table() -> None:
-    foreground = torch.tensor([3, 0, 0, 3], dtype=torch.uint8)
-    background = torch.tensor([3, 2, 0, 0], dtype=torch.uint8)
-    label = confidence_label(foreground, background)
-    assert label.dtype == torch.uint8
-    assert label.tolist() == [3, 255, 0, 3]
+def test_confident_channels_truth_table() -> None:
+    strict = np.array([7, 7, 0, 0], dtype=np.uint8)
+    loose = np.array([7, 0, 7, 0], dtype=np.uint8)
+    assert confident_channels(strict, loose).tolist() == [7, 7, 255, 0]
 
 
 @pytest.mark.parametrize("size", [(16, 16), (17, 19), (18, 21)])
