@@ -46,14 +46,17 @@ def main() -> None:
                     shutil.copyfile(shard, output / shard.name)
         return
     network = load_affinity(config.rule)
-    records = {record.id: record for record in load_manifest().split("train").records}
+    photographs = Photographs(load_manifest().split("train"))
+    records = {record.id: record for record in photographs.records}
     with resume_folder("refine_cams", config, [SEEDS, AFFINITY]) as folder:
         sources = shards(SEEDS)
         for number in range(rank(), len(sources), world_size()):
             if not (path := shard_path(folder, number)).exists():
                 entries = {entry.id: entry for entry in read_shard(sources[number])}
                 title = f"walks, shard {number + 1} of {len(sources)}"
-                walked = refined_entries(network, entries, [records[name] for name in entries], config, title)
+                walked = refined_entries(
+                    network, photographs, entries, [records[name] for name in entries], config, title
+                )
                 write_shard(path, walked, config.model_dump())
         barrier()
         if rank() == 0:
@@ -76,10 +79,14 @@ def load_affinity(rule: str) -> Network:
 
 
 def refined_entries(
-    network: Network, entries: dict[str, CamEntry], records: Sequence[Record], config: Refine, title: str
+    network: Network,
+    photographs: Photographs,
+    entries: dict[str, CamEntry],
+    records: Sequence[Record],
+    config: Refine,
+    title: str,
 ) -> list[CamEntry]:
     """The walked maps of some photographs, in their order; photographs of equal size walk together."""
-    photographs = Photographs(load_manifest())
     done: dict[str, CamEntry] = {}
     with tqdm(total=len(records), desc=title, disable=None) as progress:
         for batch in same_size_batches(records, config.batch):
