@@ -84,13 +84,14 @@ def value(metrics: dict[str, Any], keys: Iterable[str]) -> float | None:
 
 
 def cell(name: str, values: list[float | None]) -> str:
-    """Mean, and the sample standard deviation where there are several seeds."""
+    """Mean, and the sample standard deviation where several seeds have the number; how many, where not all have it."""
     known = [v for v in values if v is not None]
     if not known:
         return "-"
     factor, digits = (1, 2) if name in AS_NUMBER else (100, 1)
     mean = f"{factor * statistics.mean(known):.{digits}f}"
-    return mean if len(known) == 1 else f"{mean} ± {factor * statistics.stdev(known):.{digits}f}"
+    spread = "" if len(known) == 1 else f" ± {factor * statistics.stdev(known):.{digits}f}"
+    return mean + spread + (f" (of {len(known)})" if len(known) < len(values) else "")
 
 
 def with_table(text: str, name: str, table: str) -> str:

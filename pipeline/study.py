@@ -2,7 +2,7 @@
 
 `python -m pipeline.study scenes --methods cam irn --seeds 0 1 2 --set data.limit=100` runs one DVC experiment for each
 method and seed in a temporary copy, one after the other (stages that runs share come from the run cache), and writes
-their metrics to `metrics/studies/scenes/<run>/`. Runs whose metrics are there already are left out, so a killed study
+their metrics to `metrics/studies/scenes/<run>/`. `--until masks` leaves out the stages after that artefact. Runs whose metrics are there already are left out, so a killed study
 continues. `python -m pipeline.compare metrics/studies/scenes` makes the table.
 """
 
@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import argparse
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline.config import ARTEFACTS
 from pipeline.errors import UserError
 from pipeline.files import new_folder
 from pipeline.stage import run_stage
 
-METRICS = ("classifier", "seeds", "refined", "masks", "segmenter")
 
 
 def main() -> None:
@@ -26,7 +27,9 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=["cam"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--set", nargs="*", default=[], metavar="KNOB=VALUE", dest="knobs", help="as dvc exp run -S")
+    parser.add_argument("--until", choices=ARTEFACTS, default=ARTEFACTS[-1], help="last artefact to make and evaluate")
     arguments = parser.parse_args()
+    artefacts = ARTEFACTS[: ARTEFACTS.index(arguments.until) + 1]
     for method in arguments.methods:
         for seed in arguments.seeds:
             run = "-".join(
@@ -35,11 +38,11 @@ def main() -> None:
             folder = Path("metrics/studies") / arguments.study / run
             if not folder.exists():
                 knobs = [f"method={method}", f"seed={seed}", *arguments.knobs]
-                keep_metrics(run_experiment(knobs), folder)
+                keep_metrics(run_experiment(knobs, artefacts), folder, ("classifier", *artefacts))
 
 
-def run_experiment(knobs: list[str]) -> str:
-    """Run one experiment in a temporary copy; gives the git commit that holds its results.
+def run_experiment(knobs: list[str], artefacts: Sequence[str]) -> str:
+    """Evaluate some artefacts of one setting in a temporary copy; gives the git commit that holds the results.
 
     Raises:
         UserError: the experiment failed.
@@ -47,7 +50,8 @@ def run_experiment(knobs: list[str]) -> str:
     print(f"== {' '.join(knobs)}", flush=True)
     before = experiments()
     words = [word for knob in knobs for word in ("-S", knob)]
-    if subprocess.run(["dvc", "exp", "run", "--temp", *words], check=False).returncode:
+    targets = [f"evaluate@{artefact}" for artefact in artefacts]
+    if subprocess.run(["dvc", "exp", "run", "--temp", *words, *targets], check=False).returncode:
         raise UserError(f"the experiment {' '.join(knobs)} failed; see above")
     new = experiments() - before
     if len(new) != 1:
@@ -61,10 +65,10 @@ def experiments() -> set[str]:
     return set(subprocess.run(listing, check=True, capture_output=True, text=True).stdout.split())
 
 
-def keep_metrics(commit: str, folder: Path) -> None:
-    """Copy the metrics of an experiment."""
+def keep_metrics(commit: str, folder: Path, names: Sequence[str]) -> None:
+    """Copy some metrics of an experiment."""
     with new_folder(folder) as output:
-        for name in METRICS:
+        for name in names:
             path = f"{commit}:metrics/{name}.json"
             content = subprocess.run(["git", "show", path], check=True, capture_output=True).stdout
             (output / f"{name}.json").write_bytes(content)

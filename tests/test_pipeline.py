@@ -121,7 +121,9 @@ def test_study_runs_experiments_in_temporary_copies(project: Path, monkeypatch: 
     monkeypatch.chdir(project)
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     before = digests(project, "data/masks")
-    study.keep_metrics(study.run_experiment(["bg_thresh=otsu"]), Path("metrics/studies/rules/otsu"))
+    artefacts = ("seeds", "refined", "masks")
+    commit_of_run = study.run_experiment(["bg_thresh=otsu"], artefacts)
+    study.keep_metrics(commit_of_run, Path("metrics/studies/rules/otsu"), artefacts)
     assert metrics(project, "studies/rules/otsu/masks")["protocol"]["bg_thresh"] == "otsu"
     assert digests(project, "data/masks") == before, "the workspace is left alone"
     assert "| cam | otsu | 1 |" in study_table(Path("metrics/studies/rules"))
