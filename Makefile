@@ -5,10 +5,10 @@ METHOD ?= cam
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help setup repro test quick lint smoke bench-walk bench-crf clean
+.PHONY: help setup repro test quick lint smoke bench-walk bench-crf bench-attention clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
 
 setup: $(VENV)/.installed  ## make .venv and install requirements.txt
 
@@ -40,6 +40,9 @@ bench-walk: setup  ## random walk: dense squaring beside ours, in one process
 
 bench-crf: setup  ## CRF: two labellings over one lattice beside separate runs
 	python -m pipeline.bench_crf
+
+bench-attention: setup  ## TransCAM: peak memory by how attention is kept, beside stacking it
+	python -m pipeline.bench_attention
 
 clean:  ## remove what a killed run left behind
 	rm -rf .resume .smoke

@@ -1,4 +1,4 @@
-"""Reading attention while a network runs: what rules need is accumulated block by block, and nothing is written to disk.
+"""Reading attention while a network runs: what rules need is accumulated block by block; nothing goes to disk.
 
 A network that can be read calls an observer once for each transformer block, with the block's number (from 0), its
 queries and its keys. Queries come scaled, so that attention is softmax(queries @ keys^T) over the keys; row = query.
@@ -18,7 +18,11 @@ Observer = Callable[[int, Tensor, Tensor], None]
 
 def head_mean(queries: Tensor, keys: Tensor) -> Tensor:
     """Attention (B, T, T) of queries and keys (B, heads, T, d), in float32, averaged over heads; rows sum to 1."""
-    return (queries.float() @ keys.float().mT).softmax(dim=-1).mean(dim=1)
+    heads = zip(queries.float().unbind(1), keys.float().unbind(1), strict=True)
+    total = torch.zeros((), device=queries.device)
+    for own_queries, own_keys in heads:  # one at a time: a single (B, T, T) matrix besides the sum
+        total = total + (own_queries @ own_keys.mT).softmax(dim=-1)
+    return total / queries.shape[1]
 
 
 class AttentionSum:
@@ -48,6 +52,17 @@ class AttentionSum:
         if self.total is None:
             raise ValueError(f"no attention was observed for blocks {self.blocks}")
         return self.total / self.count
+
+    def couple(self, maps: Tensor) -> Tensor:
+        """The sum's patch attention times maps (B, C, N), the class tokens before the N left out; as TransCAM, eq. 5.
+
+        Raises:
+            ValueError: none of the blocks that count was seen.
+        """
+        if self.total is None:
+            raise ValueError(f"no attention was observed for blocks {self.blocks}")
+        tokens = self.total.shape[-1] - maps.shape[-1]
+        return maps @ self.total[:, tokens:, tokens:].mT
 
 
 class AttentionRollout:

@@ -40,9 +40,34 @@ def fuse_cams(maps: Sequence[Tensor], size: tuple[int, int], extents: Sequence[t
 
     Source: released code of IRN (`step/make_cam.py`); maximum normalisation with 1e-5 as there.
     """
-    total = torch.zeros(maps[0].shape[0], *size)
-    if len(total) == 0:
-        return total
-    for grid, extent in zip(maps, extents, strict=True):
-        total += place(grid.float().relu(), extent, size)
+    total = _sum([grid.relu() for grid in maps], size, extents)
     return total / (total.amax(dim=(1, 2), keepdim=True) + EPSILON)
+
+
+def fuse_minmax(maps: Sequence[Tensor], size: tuple[int, int], extents: Sequence[tuple[int, int]]) -> Tensor:
+    """Place and add the maps of all scales, rectify the sum, then stretch each class from its minimum to its maximum.
+
+    Args:
+        maps: one (K, h_i, w_i) float32 map per scale, before ReLU, mirror images already added.
+        size: height and width of the result.
+        extents: as in `fuse_cams`. TransCAM resizes photographs to squares and takes `size` for all scales.
+
+    Returns:
+        (K, H, W) float32 below 1. What is 0 before the stretch ends slightly below 0 (far below for a class whose
+        least value is well above 0), and a class that is nowhere positive at -1.
+
+    Source: released code of TransCAM and BAO; both use of 1e-5 and the values below 0 are theirs.
+    """
+    total = _sum(maps, size, extents).relu()
+    least, most = total.amin(dim=(1, 2), keepdim=True), total.amax(dim=(1, 2), keepdim=True)
+    total = torch.where(total < least + EPSILON, 0, total)
+    return (total - least - EPSILON) / (most - least + EPSILON)
+
+
+def _sum(maps: Sequence[Tensor], size: tuple[int, int], extents: Sequence[tuple[int, int]]) -> Tensor:
+    """Maps (K, h_i, w_i) of all scales placed and added, (K, H, W) float32."""
+    total = torch.zeros(maps[0].shape[0], *size)
+    if len(total):  # no class, nothing to resize
+        for grid, extent in zip(maps, extents, strict=True):
+            total += place(grid.float(), extent, size)
+    return total

@@ -45,6 +45,15 @@ def check_and_load(model: nn.Module, state: Mapping[str, Tensor], allow_missing:
     return sorted({*missing, *misshapen})
 
 
+def load_trunk(trunk: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load ImageNet weights into a trunk; only heads may differ.
+
+    Raises:
+        ValueError: listing missing, unexpected and wrongly shaped names.
+    """
+    check_and_load(trunk, state, HEADS)
+
+
 def _complaint(kind: str, names: Sequence[str], shown: int = 5) -> str:
     """`3 missing (a, b, c)`, cut after a few names; empty without names."""
     if not names:

@@ -28,13 +28,14 @@ def random_view(
 ) -> tuple[Tensor, Tensor]:
     """A random training view.
 
-    The longer side becomes a random length, the image is mirrored half of the time, and a random window of the
-    crop size is cut; what lies outside the image is 0 after normalisation (the mean colour) and 255 in the labels.
+    The longer side becomes a random length, the image is mirrored half of the time, its colours are jittered where
+    the settings say so, and a random window of the crop size is cut; what lies outside the image is 0 after
+    normalisation (the mean colour) and 255 in the labels.
 
     Args:
         image: (H, W, 3) uint8.
         labels: (H, W) uint8, or None.
-        settings: range of the longer side, and the crop.
+        settings: range of the longer side, strength of the jitter, and the crop.
         normalisation: mean and standard deviation.
         rng: where the draws come from.
 
@@ -44,7 +45,7 @@ def random_view(
     Source: released code of IRN (`step/train_cam.py`, `misc/imutils.py`).
     """
     size = scaled_size(image.shape[:2], int(rng.integers(settings.long_side[0], settings.long_side[1] + 1)))
-    pixels = normalise(resize_image(image, size), *normalisation)
+    pixels = normalise(_jittered(resize_image(image, size), settings.colour_jitter, rng), *normalisation)
     targets = torch.full(size, IGNORE, dtype=torch.uint8)
     if labels is not None:
         targets = torch.from_numpy(resize_labels(labels, size).copy())
@@ -56,6 +57,23 @@ def random_view(
     view[:, to_y : to_y + height, to_x : to_x + width] = pixels[:, from_y : from_y + height, from_x : from_x + width]
     view_labels[to_y : to_y + height, to_x : to_x + width] = targets[from_y : from_y + height, from_x : from_x + width]
     return view, view_labels
+
+
+def _jittered(image: NDArray[np.uint8], strength: float, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Brightness, contrast and saturation changed by up to `strength`, the hue by up to a third of it, in random order.
+
+    Source: released code of PSA and TransCAM (0.3 and 0.1).
+    """
+    if strength == 0:
+        return image
+    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+    changes = (functional.adjust_brightness, functional.adjust_contrast, functional.adjust_saturation)
+    for number in rng.permutation(len(changes) + 1):
+        if number < len(changes):
+            pixels = changes[number](pixels, float(rng.uniform(1 - strength, 1 + strength)))
+        else:
+            pixels = functional.adjust_hue(pixels, float(rng.uniform(-strength, strength)) / 3)
+    return np.asarray(pixels.permute(1, 2, 0).numpy())
 
 
 def _window(side: int, crop: int, rng: np.random.Generator) -> tuple[int, int, int]:

@@ -3,7 +3,7 @@
 A folder of safetensors shards, `shard-00000.safetensors` and so on, each holding the images of a run of manifest rows.
 Per image: the original size, the mask labels of the classes present, one low-resolution float16 map per class and
 scale with the area that its grid covers (mirror images merged by averaging), and, for methods that have one, a
-background map per scale. The maps of a shard are raw (before ReLU) or scores (final values that compete as they are).
+background map per scale. Each image says how its maps are fused: by a normalisation of maps before ReLU, or as scores.
 What produced the store stands in each shard's metadata. Same content, same bytes.
 """
 
@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -23,11 +23,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from models.fusion import fuse_cams, place
+from models.fusion import fuse_cams, fuse_minmax, place
 from pipeline.errors import UserError
 from pipeline.files import write_atomic
 
-FORMAT = "tags2masks-cams-1"
+FORMAT = "tags2masks-cams-2"
+Fusion = Literal["max", "minmax", "scores"]
+FUSIONS: tuple[Fusion, ...] = get_args(Fusion)
 SHARD_IMAGES = 200  # about a minute of work on two cores: what a kill can lose
 
 
@@ -42,7 +44,8 @@ class CamEntry:
         maps: one (K, h_i, w_i) float32 map per scale.
         extents: the height and width that each scale's grid covers, in pixels of the photograph (not less than it).
         background: one (h_i, w_i) map per scale, or nothing for methods without a background map.
-        raw: maps before ReLU, to be rectified and normalised; else scores in [0, 1] that compete as they are.
+        fusion: how the scales become one map: `max` and `minmax` rectify and normalise each class (IRN's and TransCAM's
+            rule), `scores` are values in [0, 1] that compete as they are and are averaged.
     """
 
     id: str
@@ -51,7 +54,7 @@ class CamEntry:
     maps: tuple[Tensor, ...]
     extents: tuple[tuple[int, int], ...]
     background: tuple[Tensor, ...] = ()
-    raw: bool = True
+    fusion: Fusion = "max"
 
 
 def shard_path(folder: Path, number: int) -> Path:
@@ -65,7 +68,7 @@ def write_shard(path: Path, entries: Sequence[CamEntry], produced_by: Mapping[st
     for entry in entries:
         tensors[f"{entry.id}/size"] = torch.tensor(entry.size, dtype=torch.int32)
         tensors[f"{entry.id}/extents"] = torch.tensor(entry.extents, dtype=torch.int32)
-        tensors[f"{entry.id}/raw"] = torch.tensor(entry.raw)
+        tensors[f"{entry.id}/fusion"] = torch.tensor(FUSIONS.index(entry.fusion), dtype=torch.uint8)
         tensors[f"{entry.id}/class_ids"] = torch.tensor(entry.class_ids, dtype=torch.int16)
         for kind, maps in (("maps", entry.maps), ("background", entry.background)):
             for scale, values in enumerate(maps):
@@ -98,7 +101,7 @@ def _entry(shard: Any, name: str, names: set[str]) -> CamEntry:
     for kind, maps in found.items():
         while f"{name}/{kind}/{len(maps)}" in names:
             maps.append(shard.get_tensor(f"{name}/{kind}/{len(maps)}").float())
-    facts = {key: shard.get_tensor(f"{name}/{key}").tolist() for key in ("size", "class_ids", "extents", "raw")}
+    facts = {key: shard.get_tensor(f"{name}/{key}").tolist() for key in ("size", "class_ids", "extents", "fusion")}
     return CamEntry(
         id=name,
         size=(facts["size"][0], facts["size"][1]),
@@ -106,7 +109,7 @@ def _entry(shard: Any, name: str, names: set[str]) -> CamEntry:
         maps=tuple(found["maps"]),
         extents=tuple((height, width) for height, width in facts["extents"]),
         background=tuple(found["background"]),
-        raw=facts["raw"],
+        fusion=FUSIONS[facts["fusion"]],
     )
 
 
@@ -187,8 +190,10 @@ def fused_maps(entry: CamEntry, size: tuple[int, int]) -> tuple[NDArray[np.float
     extents = [(round(height * factors[0]), round(width * factors[1])) for height, width in entry.extents]
 
     def fuse(maps: Sequence[Tensor]) -> NDArray[np.float32]:
-        if entry.raw:
+        if entry.fusion == "max":
             return np.asarray(fuse_cams(maps, size, extents).numpy())
+        if entry.fusion == "minmax":
+            return np.asarray(fuse_minmax(maps, size, extents).clamp(min=0).numpy())
         placed = [place(grid, extent, size) for grid, extent in zip(maps, extents, strict=True)]
         return np.asarray(torch.stack(placed).mean(0).numpy())
 

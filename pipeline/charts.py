@@ -69,3 +69,19 @@ def save_per_class(folder: Path, values: Mapping[str, float], title: str, quanti
     axes.bar_label(bars, fmt="%.2f", padding=2)
     axes.set(xlabel=quantity, xlim=(0, 1), title=title)
     save_figure(folder / "per_class.png", figure)
+
+
+def save_rules(folder: Path, rules: Mapping[str, Mapping[str, float]]) -> None:
+    """mIoU, false positives and false negatives of several propagation rules, as `rules.csv` and `.png`."""
+    columns = {key: [scores.get(key, 0.0) for scores in rules.values()] for key in ("miou", "fpr", "fnr")}
+    save_table(folder / "rules.csv", {"rule": list(rules), **columns})
+    figure = new_figure(height=max(2.4, 0.6 * len(rules) + 1.0))
+    axes = figure.add_subplot()
+    for number, (key, values) in enumerate(columns.items()):
+        bars = axes.barh([row + 0.27 * (number - 1) for row in range(len(rules))], values, height=0.25, label=key)
+        axes.bar_label(bars, fmt="%.3f", padding=2)
+    axes.set_yticks(range(len(rules)), list(rules), parse_math=False)
+    axes.invert_yaxis()
+    axes.set(xlim=(0, 1))
+    axes.legend()
+    save_figure(folder / "rules.png", figure)

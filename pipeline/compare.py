@@ -1,8 +1,9 @@
 """A table of several runs: one row for each setting, mean and spread over its seeds.
 
 `python -m pipeline.compare metrics/studies/scenes` prints Markdown from the metrics of every run below a folder (one
-folder of metrics JSON for each run, as `make study` keeps them). With `--readme` it rewrites the README's table between
-`<!-- study: scenes -->` and `<!-- end -->`, so that no number there is typed by hand.
+folder of metrics JSON for each run, as `pipeline.study` keeps them); runs that scored several propagation rules give a
+second table. With `--readme` it rewrites the README's tables between `<!-- study: scenes -->` (or `<!-- rules: scenes
+-->`) and `<!-- end -->`, so that no number there is typed by hand.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import argparse
 import json
 import re
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,20 @@ COLUMNS = {
     "masks recall": ("masks", "recall"),
     "val mIoU": ("segmenter", "miou"),
 }
+RULE_COLUMNS = {
+    "mIoU": ("miou",),
+    "FPR": ("fpr",),
+    "FNR": ("fnr",),
+    "mIoU at none": ("no_threshold", "miou"),
+    "FPR at none": ("no_threshold", "fpr"),
+    "FNR at none": ("no_threshold", "fnr"),
+    "oracle mIoU": ("oracle", "miou"),
+    "at threshold": ("oracle", "threshold"),
+}
 AS_NUMBER = ("at threshold",)  # the others are percentages
+
+
+Row = dict[str, float | None]
 
 
 def main() -> None:
@@ -39,31 +53,65 @@ def main() -> None:
     parser.add_argument("study", type=Path, help="folder with one folder of metrics JSON for each run")
     parser.add_argument("--readme", type=Path, help="file whose table of this study is rewritten")
     arguments = parser.parse_args()
-    table = study_table(arguments.study)
-    if arguments.readme is None:
-        print(table)
-    else:
-        write_text(arguments.readme, with_table(arguments.readme.read_text("utf-8"), arguments.study.name, table))
+    for place, lines in tables(arguments.study).items():
+        if arguments.readme is None:
+            print(lines, end="\n\n")
+        else:
+            write_text(arguments.readme, with_table(arguments.readme.read_text("utf-8"), place, lines))
 
 
-def study_table(study: Path) -> str:
-    """The Markdown table of a study.
+def tables(study: Path) -> dict[str, str]:
+    """The Markdown tables of a study, by the place that they have in the README.
 
     Raises:
         UserError: there are no runs in the folder.
     """
-    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-    for run in sorted(path for path in study.iterdir() if path.is_dir()):
-        metrics = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(run.glob("*.json"))}
-        if metrics:
-            groups.setdefault(setting(metrics), []).append(metrics)
-    if not groups:
+    runs = study_runs(study)
+    found = {f"study: {study.name}": study_table(runs)}
+    if any("rules" in run["seeds"] for run in runs):
+        found[f"rules: {study.name}"] = rules_table(runs)
+    return found
+
+
+def study_runs(study: Path) -> list[dict[str, Any]]:
+    """The metrics of every run of a study, by the name of their file.
+
+    Raises:
+        UserError: there are no runs in the folder.
+    """
+    folders = sorted(path for path in study.iterdir() if path.is_dir())
+    runs = [{path.stem: json.loads(path.read_text("utf-8")) for path in sorted(f.glob("*.json"))} for f in folders]
+    if not (runs := [run for run in runs if run]):
         raise UserError(f"{study} holds no runs; a run is a folder of metrics JSON")
-    header = ["method", "background rule", "seeds", *COLUMNS]
-    lines = [header, ["---"] * 2 + ["---:"] * (len(header) - 2)]
-    for (method, rule), runs in sorted(groups.items()):
-        cells = [cell(name, [value(run, keys) for run in runs]) for name, keys in COLUMNS.items()]
-        lines.append([method, rule, str(len(runs)), *cells])
+    return runs
+
+
+def study_table(runs: Sequence[dict[str, Any]]) -> str:
+    """One row for each method and background rule: the numbers of every stage."""
+    rows = [(setting(run), {name: value(run, keys) for name, keys in COLUMNS.items()}) for run in runs]
+    return table(("method", "background rule"), COLUMNS, rows)
+
+
+def rules_table(runs: Sequence[dict[str, Any]]) -> str:
+    """One row for each propagation rule and background rule: the seeds that it gives."""
+    rows = [
+        ((rule, setting(run)[1]), {name: value(scores, keys) for name, keys in RULE_COLUMNS.items()})
+        for run in runs
+        for rule, scores in run["seeds"].get("rules", {}).items()
+    ]
+    return table(("propagation rule", "background rule"), RULE_COLUMNS, rows)
+
+
+def table(names: tuple[str, ...], columns: Iterable[str], rows: Sequence[tuple[tuple[str, ...], Row]]) -> str:
+    """Rows of the same name become one line: mean and spread over seeds."""
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for name, row in rows:
+        groups.setdefault(name, []).append(row)
+    header = [*names, "seeds", *columns]
+    lines = [header, ["---"] * len(names) + ["---:"] * (len(header) - len(names))]
+    for name, group in sorted(groups.items()):
+        cells = [cell(column, [row[column] for row in group]) for column in columns]
+        lines.append([*name, str(len(group)), *cells])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -94,16 +142,16 @@ def cell(name: str, values: list[float | None]) -> str:
     return mean + spread + (f" (of {len(known)})" if len(known) < len(values) else "")
 
 
-def with_table(text: str, name: str, table: str) -> str:
-    """A text with the table of one study replaced.
+def with_table(text: str, place: str, lines: str) -> str:
+    """A text with the table at one place replaced.
 
     Raises:
         UserError: the text has no place for it.
     """
-    pattern = re.compile(rf"(<!-- study: {re.escape(name)} -->\n).*?(<!-- end -->)", re.DOTALL)
+    pattern = re.compile(rf"(<!-- {re.escape(place)} -->\n).*?(<!-- end -->)", re.DOTALL)
     if not pattern.search(text):
-        raise UserError(f"no `<!-- study: {name} -->` ... `<!-- end -->` to put the table between")
-    return pattern.sub(lambda found: f"{found[1]}{table}\n{found[2]}", text)
+        raise UserError(f"no `<!-- {place} -->` ... `<!-- end -->` to put the table between")
+    return pattern.sub(lambda found: f"{found[1]}{lines}\n{found[2]}", text)
 
 
 if __name__ == "__main__":

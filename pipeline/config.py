@@ -2,7 +2,8 @@
 
 params.yaml holds every knob. The word `preset` as a value means: take it from the layers of the method's preset
 (`pipeline/presets/`), in the order base, base for this profile, base for this profile and data set, then the same
-three of the method; later layers win. Anything else in params.yaml wins over the preset.
+three of the method (before them those of the method that it is `like`); later layers win. Anything else in
+params.yaml wins over the preset.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from models.propagation_settings import Direction, Mode, PropagationRule, Settings, Similarity
 from pipeline.errors import UserError, listed
 
 PRESETS = Path(__file__).parent / "presets"
@@ -104,8 +106,9 @@ class Data(Section):
 
 
 class Optimisation(Section):
-    """Poly SGD, shared by every stage that trains."""
+    """SGD or AdamW with the polynomial schedule, for every stage that trains."""
 
+    optimiser: Literal["sgd", "adamw"]
     epochs: Count
     batch: Count
     lr: Positive
@@ -116,9 +119,10 @@ class Optimisation(Section):
 
 
 class Augmentation(Section):
-    """Random resizing, mirroring and cropping of training images."""
+    """Random resizing, mirroring, recolouring and cropping of training images."""
 
     long_side: Pair
+    colour_jitter: Share
     crop: Annotated[int, Number, Field(ge=32, le=2048)]
 
     @model_validator(mode="after")
@@ -131,7 +135,16 @@ class Augmentation(Section):
 class Classifier(Section):
     """The multi-label classifier on tags."""
 
-    network: Literal["efficientnet_lite0", "resnet50", "resnet38"]
+    network: Literal[
+        "efficientnet_lite0",
+        "efficientnet_lite0_hybrid",
+        "resnet50",
+        "resnet38",
+        "conformer_tiny",
+        "conformer_ti",
+        "conformer_s",
+        "conformer_b",
+    ]
     weights: Name
     dropout: Annotated[float, Number, Field(ge=0, lt=1)]
     optimisation: Optimisation
@@ -144,12 +157,74 @@ class Localizer(Section):
     rule: Literal["none"]
 
 
+class Propagation(Section):
+    """Knobs of the rules on a network's attention; what they mean stands in `models.propagation_settings`."""
+
+    blocks: Literal["rule", "all"] | Count
+    similarity: Similarity
+    gamma: NonNegative
+    topk: Annotated[Count | None, Maybe]
+    self_loop: Name
+    direction: Direction
+    sinkhorn_iters: Count
+    mode: Mode
+    steps: Annotated[int, Number, Field(ge=0)] | Literal["closed"]
+    alpha: Share
+    tau: NonNegative
+    residual: Share
+    box_mask: Annotated[Share | None, Maybe]
+    chunk: Count
+    max_tokens: Count
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Propagation:
+        self.settings()
+        return self
+
+    def settings(self) -> Settings:
+        """What the rules themselves read.
+
+        Raises:
+            ValueError: two knobs contradict each other.
+        """
+        return Settings(**self.model_dump(exclude={"blocks"}))
+
+
 class Cams(Section):
     """Multi-scale inference of activation maps."""
 
+    rules: Annotated[list[Name], Field(min_length=1)]
     long_side: Annotated[Side | None, Maybe]
     scales: Scales
+    square: bool
+    fusion: Literal["max", "minmax"]
     batch: Count
+    propagation: Propagation
+
+    @model_validator(mode="after")
+    def _rules_known(self) -> Cams:
+        if len(set(self.rules)) != len(self.rules):
+            raise ValueError("cams.rules names a rule twice")
+        for rule in self.rules:
+            self.rule(rule)
+        return self
+
+    def rule(self, text: str) -> tuple[PropagationRule, Propagation]:
+        """The rule and the knobs that an entry of `rules` names: `adcam`, or `adcam:gamma=0,steps=1`.
+
+        Raises:
+            ValueError: no such rule or knob, or a value that it cannot have.
+        """
+        name, _, changes = text.partition(":")
+        if name not in get_args(PropagationRule):
+            raise ValueError(f"cams.rules: no rule {name!r}; allowed are {', '.join(get_args(PropagationRule))}")
+        knobs = self.propagation.model_dump()
+        for change in filter(None, changes.split(",")):
+            knob, _, value = change.partition("=")
+            if knob not in knobs:
+                raise ValueError(f"cams.rules: {text!r} sets {knob!r}; knobs are {', '.join(knobs)}")
+            knobs[knob] = yaml.safe_load(value)
+        return cast(PropagationRule, name), Propagation.model_validate(knobs)
 
 
 class Affinity(Section):
@@ -244,6 +319,16 @@ class Params(Section):
     segmenter: Segmenter
     report: Report
 
+    @model_validator(mode="after")
+    def _attention_where_needed(self) -> Params:
+        needy = [rule for rule in self.cams.rules if self.cams.rule(rule)[0] != "none"]
+        if needy and not self.classifier.network.startswith(("conformer", "efficientnet_lite0_hybrid")):
+            raise ValueError(
+                f"cams.rules = {', '.join(needy)} read attention, but classifier.network = {self.classifier.network} "
+                "has none; choose efficientnet_lite0_hybrid or a conformer"
+            )
+        return self
+
 
 # ------------------------------------------------------------------------------------------------- from file to Params
 
@@ -262,11 +347,22 @@ def _merge(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def _preset(name: str) -> dict[str, Any]:
+    """The layers of one preset file."""
+    layers: dict[str, Any] = yaml.safe_load((PRESETS / f"{name}.yaml").read_text(encoding="utf-8"))
+    return layers
+
+
+def _lineage(method: str) -> list[dict[str, Any]]:
+    """The presets that a method is `like`, the first ancestor first, and its own."""
+    own = _preset(method)
+    return [*(_lineage(own["like"]) if "like" in own else []), own]
+
+
 def preset_values(method: str, profile: str, data_name: str) -> dict[str, Any]:
     """What the preset layers give for a method, profile and data set (see the module's text for their order)."""
     values: dict[str, Any] = {}
-    for name in ("base", method):
-        layers = yaml.safe_load((PRESETS / f"{name}.yaml").read_text(encoding="utf-8"))
+    for layers in (_preset("base"), *_lineage(method)):
         for layer in ("common", profile, f"{profile}_{data_name}"):
             values = _merge(values, layers.get(layer) or {})
     return values
@@ -458,7 +554,8 @@ def stage_configs(params: Params) -> dict[str, dict[str, Any]]:
     seed, background = {"seed": p["seed"]}, {"bg_thresh": p["bg_thresh"]}
     data = {key: p["data"][key] for key in ("name", "root", "classes", "limit", "max_megapixels")}
     run = {key: p[key] for key in ("method", "profile", "seed")}
-    cams = run | {"initial_weights": p["classifier"]["weights"], "cam_scales": p["cams"]["scales"]}
+    weights, rules, scales = p["classifier"]["weights"], p["cams"]["rules"], p["cams"]["scales"]
+    cams = run | {"initial_weights": weights, "rule": rules[0], "cam_scales": scales}
     refined = cams | {"refine": p["refine"]["rule"]}
     segmenter = {
         "initial_weights": p["segmenter"]["weights"],

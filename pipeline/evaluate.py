@@ -8,7 +8,7 @@ what can be said without them is reported: coverage.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,18 +18,19 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from pipeline.background import Rule, hard_labels, with_background
-from pipeline.charts import save_curve, save_per_class
+from pipeline.charts import save_curve, save_per_class, save_rules
 from pipeline.config import ARTEFACTS, EvaluateConfig, stage_config
 from pipeline.files import new_folder, write_json
 from pipeline.ground_truth import GroundTruth
 from pipeline.manifest import Manifest, Record, load_manifest
 from pipeline.palette import IGNORE, read_mask
-from pipeline.scores import Confusion, ThresholdCurve, confusion_matrix, iou, mean, summary
+from pipeline.scores import Confusion, ThresholdCurve, confusion_matrix, summary
 from pipeline.stage import run_stage
 
 Labels = NDArray[np.uint8]
 Maps = NDArray[np.float32]
 MAP_ARTEFACTS = ("seeds", "refined")
+RULE_SCORES = ("miou", "foreground_miou", "precision", "recall", "fpr", "fnr", "oracle", "no_threshold")
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ class Item:
 
     record: Record
     labels: Labels
-    maps: Maps | None
+    maps: Maps | None = None
+    background: bool = False  # whether a background map of its own takes part
 
 
 def main() -> None:
@@ -56,55 +58,88 @@ def main() -> None:
 
 def evaluate(artefact: str, manifest: Manifest, config: EvaluateConfig, plots: Path) -> dict[str, Any]:
     """All numbers of one artefact; charts go into `plots`."""
-    truth = GroundTruth(manifest)
-    scored = {record.id for record in truth.known(manifest)}
-    labels = len(manifest.classes) + 1
-    confusion: Confusion = np.zeros((labels, labels), dtype=np.int64)
-    curve, coverage = ThresholdCurve(labels), Coverage(manifest)
-    items = tqdm(
-        read_artefact(artefact, manifest, config.bg_thresh),
-        total=len(manifest.records),
-        desc=artefact,
-        disable=None,
-    )
-    for item in items:
-        coverage.add(item)
-        if item.record.id in scored:
-            mask = truth.read(item.record)
-            confusion += confusion_matrix(mask, item.labels, labels)
-            if item.maps is not None:
-                curve.add(mask, item.maps, manifest.class_ids(item.record))
+    truth, coverage = GroundTruth(manifest), Coverage(manifest)
+    tally = Tally(truth, manifest)
+    for item in coverage.counted(read_artefact(artefact, manifest, config.bg_thresh)):
+        tally.add(item)
     metrics: dict[str, Any] = {
-        "images": len(scored),
+        "images": len(tally.scored),
         "coverage": coverage.summary(),
-        "protocol": protocol(artefact, config, scored),
+        "protocol": protocol(artefact, config, tally.scored),
     }
-    if not scored:
+    if not tally.scored:
         print("no masks were given: reporting coverage only")
         save_per_class(plots, coverage.per_class(), f"{artefact}: share of tags that the mask shows", "share")
         return metrics
-    metrics |= summary(confusion, manifest.classes)
-    if not confusion[1:].any():
-        print(f"WARNING: the ground truth of all {len(scored)} images shows no class: foreground has no recall")
+    metrics |= tally.summary()
+    if not tally.confusion[1:].any():
+        print(f"WARNING: the ground truth of all {len(tally.scored)} images shows no class: foreground has no recall")
     save_per_class(plots, metrics["per_class"], f"{artefact}: IoU per class")
-    if artefact in MAP_ARTEFACTS and confusion.any():
-        metrics["oracle"] = save_oracle(curve, config.bg_thresh, plots)
+    if "oracle" in metrics:
+        used = 0.5 if config.bg_thresh is None else config.bg_thresh
+        save_curve(plots, *tally.curve_points(), used if isinstance(used, float | int) else None)
+    if artefact == "seeds" and (stores := sorted(path for path in Path("data/seeds").iterdir() if path.is_dir())):
+        metrics["rules"] = {config.protocol["rule"]: {key: metrics[key] for key in RULE_SCORES if key in metrics}}
+        metrics["rules"] |= {store.name: rule_scores(store, manifest, config.bg_thresh, truth) for store in stores}
+        save_rules(plots, metrics["rules"])
     return metrics
 
 
-def save_oracle(curve: ThresholdCurve, rule: Rule, plots: Path) -> dict[str, float | str]:
-    """The best threshold, which only masks can tell, and the curve that it comes from."""
-    miou = curve.miou()
-    best = int(miou.argmax())
-    used = 0.5 if rule is None else rule if isinstance(rule, float | int) else None
-    save_curve(plots, curve.thresholds.tolist(), miou.tolist(), used)
-    foreground = [mean(values[1:]) for values in iou(curve.confusions())]
-    return {
-        "miou": float(miou[best]),
-        "threshold": round(float(curve.thresholds[best]), 4),
-        **({"foreground_miou": foreground[best]} if not np.isnan(foreground[best]) else {}),
-        "chosen_with": "the masks that it is scored on",
-    }
+def rule_scores(store: Path, manifest: Manifest, rule: Rule, truth: GroundTruth) -> dict[str, Any]:
+    """The scores of a further propagation rule's maps."""
+    tally = Tally(truth, manifest)
+    for item in read_maps(store, manifest, rule):
+        tally.add(item)
+    scores = tally.summary()
+    return {key: scores[key] for key in RULE_SCORES if key in scores}
+
+
+class Tally:
+    """Counts of labels against ground truth, and of maps at every threshold."""
+
+    def __init__(self, truth: GroundTruth, manifest: Manifest) -> None:
+        self.truth, self.manifest = truth, manifest
+        self.scored = {record.id for record in truth.known(manifest)}
+        labels = len(manifest.classes) + 1
+        self.confusion: Confusion = np.zeros((labels, labels), dtype=np.int64)
+        self.curve = ThresholdCurve(labels)
+        self.with_background = False
+
+    def add(self, item: Item) -> None:
+        """Count one photograph, if its masks are known."""
+        if item.record.id not in self.scored:
+            return
+        mask = self.truth.read(item.record)
+        self.confusion += confusion_matrix(mask, item.labels, len(self.confusion))
+        if item.maps is not None:
+            self.curve.add(mask, item.maps, self.manifest.class_ids(item.record))
+            self.with_background |= item.background
+
+    def summary(self) -> dict[str, Any]:
+        """Scores at the background rule; of maps also the best threshold, and without any threshold.
+
+        The best threshold is one that only masks can tell. Without a threshold, a class must exceed
+        1 - the strongest class, which is a threshold of 0.5; a background map of its own competes in the main scores.
+        """
+        scores = summary(self.confusion, self.manifest.classes)
+        if not self.curve.histogram.any():
+            return scores
+        confusions, thresholds = self.curve.confusions(), self.curve.thresholds
+        best = int(self.curve.miou().argmax())
+        kept = ("miou", "foreground_miou")
+        oracle = {key: value for key, value in summary(confusions[best], self.manifest.classes).items() if key in kept}
+        scores["oracle"] = oracle | {
+            "threshold": round(float(thresholds[best]), 4),
+            "chosen_with": "the masks that it is scored on",
+        }
+        if not self.with_background:
+            half = summary(confusions[int(np.flatnonzero(thresholds == 0.5)[0])], self.manifest.classes)
+            scores["no_threshold"] = {key: half[key] for key in RULE_SCORES if key in half}
+        return scores
+
+    def curve_points(self) -> tuple[list[float], list[float]]:
+        """Thresholds and the mIoU at each."""
+        return self.curve.thresholds.tolist(), self.curve.miou().tolist()
 
 
 def protocol(artefact: str, config: EvaluateConfig, scored: set[str]) -> dict[str, Any]:
@@ -128,15 +163,21 @@ def read_artefact(artefact: str, manifest: Manifest, rule: Rule) -> Iterator[Ite
     """The artefact of every photograph, one at a time."""
     if artefact not in MAP_ARTEFACTS:
         folder = Path("data/masks") if artefact == "masks" else Path("data/segmenter/predictions")
-        for record in manifest.records:
-            yield Item(record, read_mask(folder / f"{record.id}.png", record.size), None)
+        for record in tqdm(manifest.records, desc=artefact, disable=None):
+            yield Item(record, read_mask(folder / f"{record.id}.png", record.size))
         return
+    yield from read_maps(Path("data") / artefact, manifest, rule)
+
+
+def read_maps(store: Path, manifest: Manifest, rule: Rule) -> Iterator[Item]:
+    """The maps of every photograph and the labels that they give, one at a time."""
     from pipeline.cam_store import fused_maps, read_store  # PyTorch is not needed for masks
 
     records = {record.id: record for record in manifest.records}
-    for entry in read_store(Path("data") / artefact):
+    for entry in tqdm(read_store(store), total=len(records), desc=store.name, disable=None):
         maps, background = fused_maps(entry, entry.size)
-        yield Item(records[entry.id], hard_labels(with_background(maps, rule, background), entry.class_ids), maps)
+        labels = hard_labels(with_background(maps, rule, background), entry.class_ids)
+        yield Item(records[entry.id], labels, maps, background is not None)
 
 
 class Coverage:
@@ -157,6 +198,12 @@ class Coverage:
         for label in self.manifest.class_ids(item.record):
             self.tagged[label - 1] += 1
             self.shown[label - 1] += label in found
+
+    def counted(self, items: Iterable[Item]) -> Iterator[Item]:
+        """Count photographs on their way."""
+        for item in items:
+            self.add(item)
+            yield item
 
     def per_class(self) -> dict[str, float]:
         """For each class, the share of the photographs tagged with it whose mask shows it."""

@@ -160,7 +160,7 @@ def walked_entry(
     extent = grid_extent(entry.size, size, maps.shape[1:], stride)
     kept = maps[: len(entry.class_ids)]
     behind = () if background is None else (background,)
-    return CamEntry(entry.id, entry.size, entry.class_ids, (kept,), (extent,), behind, raw=False)
+    return CamEntry(entry.id, entry.size, entry.class_ids, (kept,), (extent,), behind, fusion="scores")
 
 
 if __name__ == "__main__":

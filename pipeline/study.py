@@ -2,8 +2,9 @@
 
 `python -m pipeline.study scenes --methods cam irn --seeds 0 1 2 --set data.limit=100` runs one DVC experiment for each
 method and seed in a temporary copy, one after the other (stages that runs share come from the run cache), and writes
-their metrics to `metrics/studies/scenes/<run>/`. `--until masks` leaves out the stages after that artefact. Runs whose metrics are there already are left out, so a killed study
-continues. `python -m pipeline.compare metrics/studies/scenes` makes the table.
+their metrics to `metrics/studies/scenes/<run>/`. `--until masks` leaves out the stages after that artefact. Runs whose
+metrics are there already are left out, so a killed study continues. `python -m pipeline.compare metrics/studies/scenes`
+makes the table.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from pipeline.config import ARTEFACTS
 from pipeline.errors import UserError
 from pipeline.files import new_folder
 from pipeline.stage import run_stage
-
 
 
 def main() -> None:

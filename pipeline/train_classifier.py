@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from models.classifier import CamClassifier, mean_average_precision, tag_loss
+from models.classifier import Classifier, mean_average_precision, tag_loss
+from models.classifiers import build_classifier, classifier_description, load_backbone
 from pipeline.charts import save_history
 from pipeline.config import TrainClassifierConfig, stage_config
 from pipeline.examples import Photographs, TaggedExamples, resized_view
@@ -37,11 +38,11 @@ def main() -> None:
     """Train, or continue training, and score the tags of the validation split."""
     config = stage_config("train_classifier", TrainClassifierConfig)
     manifest = load_manifest()
-    description = {"network": "cam_classifier", "backbone": config.network, "classes": len(manifest.classes)}
+    description = classifier_description(config.network, len(manifest.classes), config.dropout)
     with resume_folder("train_classifier", config, [PREPARED / "manifest.csv", PREPARED / "classes.json"]) as folder:
         torch.manual_seed(derived_seed("classifier", config.seed))
-        network = CamClassifier(config.network, len(manifest.classes), config.dropout)
-        load_initial(network.backbone, config.network, config.weights)
+        network = build_classifier(description)
+        load_initial(network.backbone, config.network, config.weights, load_backbone)
         normalisation = (network.backbone.mean, network.backbone.std)
         examples = TaggedExamples(manifest.split("train"), config.augmentation, normalisation)
         history = fit(network, network.head, objective, examples, config.optimisation, config.seed, folder)
@@ -59,7 +60,7 @@ def objective(network: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tenso
 
 
 @torch.inference_mode()
-def tag_scores(network: CamClassifier, manifest: Manifest, long_side: float) -> dict[str, object]:
+def tag_scores(network: Classifier, manifest: Manifest, long_side: float) -> dict[str, object]:
     """Average precision per class on the validation split, each photograph at the mean training size."""
     held_out = manifest.split("val")
     photographs, device = Photographs(held_out), pick_device()

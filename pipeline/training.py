@@ -1,4 +1,4 @@
-"""The training loop that all training stages share: poly SGD, mixed precision, several processes, exact resume."""
+"""The training loop that all training stages share: SGD or AdamW, mixed precision, several processes, exact resume."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def fit(
     seed: int,
     folder: Path,
 ) -> list[dict[str, float]]:
-    """Train a network with SGD and the polynomial schedule; continue from the last epoch's checkpoint.
+    """Train a network with the polynomial schedule (power 0: a constant rate); continue from the last checkpoint.
 
     An epoch depends only on (seed, epoch) and the weights before it, so a run that was killed and continued ends
     with the same weights as one that was not.
@@ -108,7 +108,7 @@ def fit(
     if batch % world_size():
         raise UserError(f"a batch of {batch} does not divide among {world_size()} processes; change batch or processes")
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimiser = _sgd(network, head, settings)
+    optimiser = _optimiser(network, head, settings)
     scaler = torch.amp.GradScaler(device.type, enabled=precision(device) == torch.float16)
     history: list[dict[str, float]] = []
     checkpoint = folder / "checkpoint.pt"
@@ -162,14 +162,16 @@ def fit(
     return history
 
 
-def _sgd(network: nn.Module, head: nn.Module, settings: Optimisation) -> torch.optim.SGD:
-    """SGD over what learns, in two groups: the network before its head, and the head."""
+def _optimiser(network: nn.Module, head: nn.Module, settings: Optimisation) -> torch.optim.Optimizer:
+    """The optimiser over what learns, in two groups: the network before its head, and the head."""
     fast = {id(parameter) for parameter in head.parameters()}
     learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in learning if id(p) not in fast], "base_lr": settings.lr},
         {"params": [p for p in learning if id(p) in fast], "base_lr": settings.lr * settings.head_lr_factor},
     ]
+    if settings.optimiser == "adamw":
+        return torch.optim.AdamW(groups, lr=settings.lr, weight_decay=settings.weight_decay)
     return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
 
 
@@ -193,7 +195,7 @@ def _to_device(batch: Batch, device: torch.device) -> Batch:
 
 
 def _stop_on_loss(
-    loss: Tensor, epoch: int, step: int, data: Batch, optimiser: torch.optim.SGD, checkpoint: Path, good: int
+    loss: Tensor, epoch: int, step: int, data: Batch, optimiser: torch.optim.Optimizer, checkpoint: Path, good: int
 ) -> NoReturn:
     """End the stage, naming what a person needs to find the cause."""
     rates = ", ".join(f"{group['lr']:.3g}" for group in optimiser.param_groups)

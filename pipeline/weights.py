@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from models.loading import HEADS, check_and_load
+from models.loading import load_trunk
 from pipeline.errors import UserError
 from pipeline.files import read_json, write_atomic, write_json
 
@@ -51,13 +51,16 @@ def load_network(folder: Path, builders: Mapping[str, Callable[..., N]], produce
 # --------------------------------------------------------------------------------------------------- initial weights
 
 
-def load_initial(backbone: nn.Module, kind: str, weights: str) -> None:
+def load_initial(
+    backbone: nn.Module, kind: str, weights: str, load: Callable[[nn.Module, State], None] = load_trunk
+) -> None:
     """Load the weights that training starts from.
 
     Args:
         backbone: trunk to fill, in place.
         kind: the network's name in the configuration.
         weights: imagenet, none, or the path of a state dict.
+        load: puts a state dict into the trunk; ValueError where it does not fit.
 
     Raises:
         UserError: the weights cannot be had, or do not fit; all differences are listed.
@@ -66,7 +69,7 @@ def load_initial(backbone: nn.Module, kind: str, weights: str) -> None:
         return
     state = _imagenet(kind) if weights == "imagenet" else read_state(Path(weights))
     try:
-        check_and_load(backbone, state, HEADS)
+        load(backbone, state)
     except ValueError as error:
         raise UserError(f"weights {weights} for {kind}: {error}") from error
 
@@ -102,10 +105,8 @@ def _imagenet(kind: str) -> State:
             import timm
 
             return timm.create_model("resnet50.tv_in1k", pretrained=True).state_dict()
-        if kind == "resnet38":
-            raise UserError(
-                "no library carries ImageNet weights of resnet38; give the path of converted ones as weights"
-            )
+        if kind == "resnet38" or kind.startswith("conformer"):
+            raise UserError(f"no library carries ImageNet weights of {kind}; give the path of the authors' as weights")
         from torchvision.models import ResNet101_Weights
 
         return ResNet101_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)

@@ -108,7 +108,7 @@ def test_walks_of_any_size_and_without_classes(project: Path) -> None:
     assert [entry.id for entry in entries] == list("01234")
     for entry, size, classes in zip(entries, SIZES, CLASSES, strict=True):
         maps, background = fused_maps(entry, size)
-        assert maps.shape == (len(classes), *size) and not entry.raw and entry.class_ids == classes
+        assert maps.shape == (len(classes), *size) and entry.fusion == "scores" and entry.class_ids == classes
         assert np.isfinite(maps).all() and maps.max(initial=0) <= 1.001
         labels = hard_labels(with_background(maps, None, background), classes)
         assert set(np.unique(labels)) <= {0, *classes}

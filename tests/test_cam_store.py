@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from models.fusion import fuse_cams
 from pipeline.background import hard_labels, otsu_threshold, with_background
 from pipeline.cam_store import (
+    FUSIONS,
     CamEntry,
     fused_maps,
     read_entry,
@@ -34,11 +35,11 @@ def entry(name: str, classes: tuple[int, ...], seed: int = 0) -> CamEntry:
     background = (
         tuple(torch.rand(side, side + 2, generator=generator).half().float() for side in (3, 6)) if seed else ()
     )
-    return CamEntry(name, (40, 50), classes, maps, ((48, 64), (40, 50)), background, raw=seed == 0)
+    return CamEntry(name, (40, 50), classes, maps, ((48, 64), (40, 50)), background, fusion=FUSIONS[seed % 3])
 
 
 def facts(one: CamEntry) -> tuple[object, ...]:
-    return one.id, one.size, one.class_ids, one.extents, one.raw
+    return one.id, one.size, one.class_ids, one.extents, one.fusion
 
 
 def equal(one: CamEntry, other: CamEntry) -> bool:
@@ -95,7 +96,7 @@ def test_fusion_of_silent_and_absent_classes() -> None:
 
 def test_scores_are_not_normalised_and_the_grid_is_cropped() -> None:
     grid = torch.tensor([[[0.1, 0.3], [0.1, 0.3]]])
-    scores = CamEntry("x", (8, 6), (1,), (grid,), ((8, 8),), (1 - grid[0],), raw=False)
+    scores = CamEntry("x", (8, 6), (1,), (grid,), ((8, 8),), (1 - grid[0],), fusion="scores")
     maps, background = fused_maps(scores, (8, 6))
     assert maps.shape == (1, 8, 6) and background is not None
     np.testing.assert_allclose(maps[0, 0], [0.1, 0.1, 0.125, 0.175, 0.225, 0.275], atol=1e-6)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.compare import study_table, with_table
+from pipeline.compare import rules_table, study_runs, study_table, tables, with_table
 from pipeline.errors import UserError
 from pipeline.files import write_json
 
@@ -27,7 +27,9 @@ def test_table_by_hand(tmp_path: Path) -> None:
     for seed, miou in enumerate([0.5, 0.6, 0.7]):
         write_run(tmp_path, "cam", seed, miou)
     write_run(tmp_path, "irn", 0, 0.8, oracle=False)
-    header, _, cam, irn = (re.split(r" *\| *", line.strip("| ")) for line in study_table(tmp_path).splitlines())
+    header, _, cam, irn = (
+        re.split(r" *\| *", line.strip("| ")) for line in study_table(study_runs(tmp_path)).splitlines()
+    )
     rows = [dict(zip(header, row, strict=True)) for row in (cam, irn)]
     assert (
         rows[0] | {"method": "cam", "seeds": "3", "masks mIoU": "60.0 ± 10.0", "seeds mIoU": "50.0 ± 10.0"} == rows[0]
@@ -36,14 +38,31 @@ def test_table_by_hand(tmp_path: Path) -> None:
     assert rows[1] | {"method": "irn", "masks mIoU": "80.0", "seeds, oracle": "-", "val mIoU": "-"} == rows[1]
 
 
+def test_rules_of_several_runs_by_hand() -> None:
+    masks = {"protocol": {"method": "adcam", "bg_thresh": 0.5}}
+    scores = [{"none": {"miou": miou, "fpr": 0.25}, "adcam": {"miou": miou + 0.1}} for miou in (0.5, 0.7)]
+    table = rules_table([{"masks": masks, "seeds": {"rules": rules}} for rules in scores]).splitlines()
+    adcam, none = (dict(zip(table[0].split(" | "), row.split(" | "), strict=True)) for row in table[2:])
+    assert adcam["mIoU"] == "70.0 ± 14.1" and none["mIoU"] == "60.0 ± 14.1"
+    assert none["FPR"] == "25.0 ± 0.0" and adcam["FPR"] == "-"
+
+
+def test_numbers_that_only_some_runs_have_say_so(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        write_run(tmp_path, "cam", seed, 0.5)
+    write_json(tmp_path / "cam-0" / "segmenter.json", {"miou": 0.25})
+    assert "| 25.0 (of 1) |" in study_table(study_runs(tmp_path))
+
+
 def test_empty_study_and_missing_place_are_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no runs"):
-        study_table(tmp_path)
+        tables(tmp_path)
     with pytest.raises(UserError, match="no `<!-- study: x -->`"):
-        with_table("text", "x", "table")
+        with_table("text", "study: x", "table")
 
 
 @pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.name)
 def test_readme_shows_the_kept_metrics(study: Path) -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert with_table(text, study.name, study_table(study)) == text
+    for place, lines in tables(study).items():
+        assert with_table(text, place, lines) == text

@@ -7,17 +7,23 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
+from models.attention import AttentionSum
 from models.classifier import CamClassifier
+from models.hybrid import HybridClassifier
 from pipeline import extract_cams
 from pipeline.cam_store import read_store
-from pipeline.config import Cams
+from pipeline.config import Cams, preset_values
+from pipeline.errors import UserError
 from pipeline.files import sha256, write_json
 from pipeline.manifest import Manifest, Record, save_manifest
 from pipeline.weights import save_network
@@ -28,13 +34,18 @@ SIZES = [(40, 48), (48, 40), (40, 48), (1, 70), (40, 48)]
 TAGS = [("a",), ("a", "b"), (), ("b",), ("b",)]
 
 
+def settings(**knobs: Any) -> Cams:
+    """The compact knobs of extraction, some of them changed."""
+    preset = preset_values("cam", "compact", "scenes")["cams"]
+    return Cams.model_validate(preset | {"long_side": None, "scales": [1.0, 0.5], "batch": 2} | knobs)
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Five photographs and an untrained classifier, as the stages before would leave them."""
     folder = tmp_path_factory.mktemp("extraction")
     write_runtime(folder, root="photographs")
-    config = Cams(long_side=None, scales=[1.0, 0.5], batch=2)
-    write_json(folder / "data/config/extract_cams.json", config.model_dump())
+    write_json(folder / "data/config/extract_cams.json", settings().model_dump())
     (folder / "photographs").mkdir()
     rng, records = np.random.default_rng(0), []
     for number, ((height, width), tags) in enumerate(zip(SIZES, TAGS, strict=True)):
@@ -95,14 +106,93 @@ def test_maps_are_the_mean_over_mirror_images_and_batching_changes_nothing(
     monkeypatch.chdir(project)
     torch.manual_seed(0)
     network = CamClassifier("efficientnet_lite0", 2).eval()
-    views = torch.randn(3, 3, 48, 64)
-    together = extract_cams.mirrored_cams(network, views)
+    views, both = torch.randn(3, 3, 48, 64), [(1, 2)] * 3
+    together = maps(network, views, both)
     with torch.inference_mode():
-        alone = torch.stack([(network.cams(v[None]) + network.cams(v[None].flip(3)).flip(3))[0] / 2 for v in views])
+        alone = torch.stack(
+            [(network.activations(v[None]) + network.activations(v[None].flip(3)).flip(3))[0] / 2 for v in views]
+        )
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(
-        extract_cams.mirrored_cams(network, views.flip(3)).flip(3), together, atol=1e-5, rtol=1e-5
-    )
+    torch.testing.assert_close(maps(network, views.flip(3), both).flip(3), together, atol=1e-5, rtol=1e-5)
+
+
+def maps(network: Any, views: Tensor, classes: list[tuple[int, ...]], rule: str = "none") -> Tensor:
+    """The maps of views with equally many classes, (B, K, h, w)."""
+    return torch.stack(extract_cams.view_maps(network, views, classes, settings(rules=[rule]))[rule])
+
+
+def hybrid() -> HybridClassifier:
+    """A classifier with attention whose maps are not all alike."""
+    torch.manual_seed(0)
+    network = HybridClassifier(3, dim=32).eval()
+    network.map_head.weight.data.abs_()  # features are positive: so are the maps
+    return network
+
+
+@pytest.fixture
+def workspace(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The project as the working folder."""
+    monkeypatch.chdir(project)
+
+
+@pytest.mark.usefixtures("workspace")
+def test_coupled_maps_are_attention_times_maps_of_the_same_view() -> None:
+    network, view = hybrid(), torch.randn(1, 3, 48, 80)
+    expected = []
+    for seen in (view, view.flip(3)):
+        attention = AttentionSum()
+        with torch.inference_mode():
+            own = network.activations(seen, [attention])[0, [0, 2]].flatten(1)
+        expected.append((own @ attention.mean()[0, 1:, 1:].mT).unflatten(1, (3, 5)))
+    mean = (expected[0] + expected[1].flip(2)) / 2
+    torch.testing.assert_close(maps(network, view, [(1, 3)], "transcam")[0], mean, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.usefixtures("workspace")
+def test_several_rules_cost_one_forward_pass_and_equal_each_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, views, classes = hybrid(), torch.randn(2, 3, 48, 64), [(1,), (1, 3)]
+    rules = ["adcam", "none", "transcam", "tscam", "rollout", "adcam:gamma=0,steps=1"]
+    alone = {rule: extract_cams.view_maps(network, views, classes, settings(rules=[rule]))[rule] for rule in rules}
+    calls = []
+    monkeypatch.setattr(HybridClassifier, "activations", counted(HybridClassifier.activations, calls))
+    together = extract_cams.view_maps(network, views, classes, settings(rules=rules))
+    assert len(calls) == 1 and list(together) == rules
+    for rule in rules:
+        for own, mine in zip(alone[rule], together[rule], strict=True):
+            torch.testing.assert_close(own, mine)
+    assert not torch.allclose(together["adcam"][0], together["adcam:gamma=0,steps=1"][0])
+
+
+def counted(function: Callable[..., Any], calls: list[int]) -> Callable[..., Any]:
+    def call(*arguments: Any, **named: Any) -> Any:
+        calls.append(1)
+        return function(*arguments, **named)
+
+    return call
+
+
+def test_further_rules_have_stores_of_their_own(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "rules"
+    shutil.copytree(project, folder, ignore=shutil.ignore_patterns("seeds", ".resume"))
+    monkeypatch.chdir(folder)
+    config = settings(rules=["adcam", "none"], fusion="minmax", square=True)
+    write_json(folder / "data/config/extract_cams.json", config.model_dump())
+    save_network(folder / "data/localizer", hybrid(), {"network": "hybrid", "classes": 3, "dim": 32})
+    extract_cams.main()
+    main, other = (list(read_store(Path("data/seeds", name))) for name in ("", "none"))
+    assert [entry.id for entry in main] == [entry.id for entry in other] == [f"image {number}" for number in range(5)]
+    assert {entry.fusion for entry in main} == {"minmax"}
+    assert not torch.equal(main[1].maps[0], other[1].maps[0])
+    assert main[0].maps[0].shape == (1, 3, 3), "the longer side of 48, squared"
+    assert all(extent >= size for entry in main for extent, size in zip(entry.extents[0], entry.size, strict=True))
+
+
+@pytest.mark.usefixtures("workspace")
+def test_too_large_a_grid_is_refused_before_any_attention_is_computed() -> None:
+    preset = preset_values("cam", "compact", "scenes")["cams"]["propagation"]
+    config = settings(rules=["transcam"], propagation=preset | {"max_tokens": 10})
+    with pytest.raises(UserError, match=r"cams.rules: transcam: a grid of 3 x 4 .* lower the long side"):
+        extract_cams.view_maps(hybrid(), torch.randn(1, 3, 48, 64), [(1,)], config)
 
 
 def test_killed_extraction_continues_to_the_same_bytes(project: Path, tmp_path: Path) -> None:

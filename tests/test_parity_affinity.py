@@ -1,7 +1,6 @@
 """AffinityNet and inter-pixel relations against arrays computed with the released programs."""
 
 import json
-import zlib
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from models.loading import check_and_load
 from models.pairs import Neighbourhood, affinity_label, pair_masks, path_cells, reduce_label
 from models.resnet38 import ResNet38Classifier
 from models.walk import Mode, irn_walk, psa_scores, psa_walk, transition_matrix
+from tests.filled_weights import filled
 from tests.golden_files import golden, load
 
 MODES: tuple[Mode, ...] = ("chebyshev", "steps", "dense")
@@ -186,20 +186,6 @@ def test_irn_loss(path: Path) -> None:
     loss.total.backward()
     assert logits.grad is not None
     close(logits.grad, file["grad_boundary_logit"], 1e-4, relative_to_max=True)
-
-
-def filled(name: str, shape: tuple[int, ...], salt: int) -> Tensor:
-    """Weights of the networks that made the reference arrays, from an entry's name and shape alone."""
-    if name.endswith("num_batches_tracked"):
-        return torch.tensor(0)
-    if name.endswith(("running_mean", "running_var")):
-        return torch.full(shape, float(name.endswith("var")))
-    seed = (zlib.crc32(name.encode()) + salt) % 2**32
-    # The reference arrays were made with the legacy generator.
-    noise = 0.02 * np.random.RandomState(seed).standard_normal(shape)
-    if name.endswith(".weight") and len(shape) == 1:
-        noise += 1
-    return torch.from_numpy(noise.astype(np.float32))
 
 
 @lru_cache(maxsize=1)

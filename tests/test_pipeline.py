@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from pipeline import study
-from pipeline.compare import study_table
+from pipeline.compare import study_runs, study_table
 from pipeline.files import sha256
 from tests.smoke import commit, copy_repository, run
 
@@ -126,7 +126,7 @@ def test_study_runs_experiments_in_temporary_copies(project: Path, monkeypatch: 
     study.keep_metrics(commit_of_run, Path("metrics/studies/rules/otsu"), artefacts)
     assert metrics(project, "studies/rules/otsu/masks")["protocol"]["bg_thresh"] == "otsu"
     assert digests(project, "data/masks") == before, "the workspace is left alone"
-    assert "| cam | otsu | 1 |" in study_table(Path("metrics/studies/rules"))
+    assert "| cam | otsu | 1 |" in study_table(study_runs(Path("metrics/studies/rules")))
     shutil.rmtree("metrics/studies")
 
 

@@ -26,7 +26,9 @@ class TinyConfig(Optimisation):
     seed: int = 0
 
 
-SETTINGS = TinyConfig(epochs=4, batch=4, lr=0.1, head_lr_factor=2.0, momentum=0.9, weight_decay=1e-3, poly_power=0.9)
+SETTINGS = TinyConfig(
+    optimiser="sgd", epochs=4, batch=4, lr=0.1, head_lr_factor=2.0, momentum=0.9, weight_decay=1e-3, poly_power=0.9
+)
 
 
 class TinyNetwork(nn.Module):
