@@ -177,6 +177,7 @@ def sinkhorn(weights: Tensor, sweeps: int) -> Tensor:
 
     Returns:
         (N, N) symmetric, non-negative; rows and columns sum to 1 in the limit, where the weights have one.
+        After few sweeps, sums of sparse weights may exceed 1, and a walk then gains activation.
 
     Source: CLIP-ES (Lin et al., CVPR 2023), 3 sweeps: `released`.
     """

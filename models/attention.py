@@ -18,10 +18,10 @@ Observer = Callable[[int, Tensor, Tensor], None]
 
 def head_mean(queries: Tensor, keys: Tensor) -> Tensor:
     """Attention (B, T, T) of queries and keys (B, heads, T, d), in float32, averaged over heads; rows sum to 1."""
-    heads = zip(queries.float().unbind(1), keys.float().unbind(1), strict=True)
     total = torch.zeros((), device=queries.device)
-    for own_queries, own_keys in heads:  # one at a time: a single (B, T, T) matrix besides the sum
-        total = total + (own_queries @ own_keys.mT).softmax(dim=-1)
+    with torch.autocast(queries.device.type, enabled=False):
+        for own_queries, own_keys in zip(queries.float().unbind(1), keys.float().unbind(1), strict=True):
+            total = total + (own_queries @ own_keys.mT).softmax(dim=-1)  # one (B, T, T) matrix besides the sum
     return total / queries.shape[1]
 
 

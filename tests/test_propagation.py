@@ -7,7 +7,7 @@ from typing import Annotated, Any, get_args
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field, ValidationError
 from scipy.spatial.distance import jensenshannon
@@ -286,13 +286,14 @@ def test_many_sinkhorn_sweeps_are_doubly_stochastic(seed: int, n: int) -> None:
     torch.testing.assert_close(once, (rows + rows.mT) / 2)
 
 
+@example(0, 0.0, 0.1, "heat")
 @given(st.integers(0, 40), st.floats(0, 1, exclude_max=True), st.floats(0, 100), st.sampled_from(MODES))
 @settings(deadline=None, max_examples=150)
 def test_numbers_of_steps_are_distributions(steps: int, alpha: float, tau: float, mode: Mode) -> None:
     weights = step_weights(mode, steps, alpha, tau)
     assert math.fsum(weights) == pytest.approx(1, abs=1e-12) and min(weights) >= 0
     if mode == "heat":
-        assert math.fsum(t * weight for t, weight in enumerate(weights)) == pytest.approx(tau, abs=1e-5)
+        assert math.fsum(t * weight for t, weight in enumerate(weights)) == pytest.approx(tau, abs=1e-6)
     else:
         assert len(weights) == steps + 1
 
@@ -315,7 +316,7 @@ def test_modes_against_their_definitions() -> None:
         torch.testing.assert_close(diffuse(maps, step, options), expected, atol=1e-7, rtol=0)
 
 
-@given(seeds, tokens, st.floats(0, 0.9), st.sampled_from(DIRECTIONS))
+@given(seeds, tokens, st.floats(0, 0.9), st.sampled_from(["pull", "push_row", "push_col"]))
 @settings(deadline=None, max_examples=50)
 def test_closed_form_equals_many_restarts(seed: int, n: int, alpha: float, way: Direction) -> None:
     step = step_of(random_attention(seed, n, dtype=torch.float32), Settings(direction=way))
