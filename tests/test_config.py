@@ -61,7 +61,10 @@ def test_every_preset_validates(method: str, profile: str, data: str) -> None:
 @pytest.mark.parametrize("path", sorted(PRESETS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_presets_set_only_knobs_that_params_leaves_to_them(path: Path) -> None:
     knobs = leaves(shipped())
-    for layer in yaml.safe_load(path.read_text(encoding="utf-8")).values():
+    for key, layer in yaml.safe_load(path.read_text(encoding="utf-8")).items():
+        if key == "like":
+            assert layer in methods()
+            continue
         for name in leaves(layer):
             assert knobs.get(name) == "preset", f"{path.name} sets {name}"
 
@@ -97,6 +100,13 @@ def test_background_rule_refusals_name_everything(value: object) -> None:
         ({"masks__confidence_pair": [0.1, 0.3]}, "masks"),
         ({"data__name": "folder"}, "data.root"),
         ({"cams__scales": []}, "cams.scales"),
+        ({"method": "adcam", "cams__rules": ["diffuse"]}, "no rule 'diffuse'; allowed are none, tscam"),
+        ({"method": "adcam", "cams__rules": ["none", "none"]}, "names a rule twice"),
+        ({"method": "adcam", "cams__rules": ["adcam:gama=1"]}, "sets 'gama'; knobs are blocks, similarity, gamma"),
+        ({"method": "adcam", "cams__rules": ["adcam:gamma=-1"]}, "gamma"),
+        ({"method": "adcam", "cams__propagation__self_loop": "lazy"}, "self_loop is rowmax, keep, zero or lazy:"),
+        ({"method": "adcam", "cams__propagation__steps": "closed"}, "steps = closed needs mode = ppr"),
+        ({"cams__rules": ["transcam"]}, "read attention, but classifier.network = efficientnet_lite0 has none"),
     ],
 )
 def test_wrong_knobs_are_named(change: dict[str, Any], expected: str) -> None:
@@ -122,6 +132,21 @@ def test_unusable_file_is_one_error(tmp_path: Path, text: str) -> None:
     (tmp_path / "params.yaml").write_text(text)
     with pytest.raises(UserError):
         load_params(tmp_path / "params.yaml")
+
+
+def test_rules_take_knobs_of_their_own() -> None:
+    rules = ["adcam", "adcam:gamma=0,steps=1", "caa:box_mask=0.4,blocks=2"]
+    cams = resolve(shipped(method="adcam", cams__rules=rules, cams__propagation__gamma=3)).cams
+    assert [cams.rule(rule)[0] for rule in rules] == ["adcam", "adcam", "caa"]
+    assert [cams.rule(rule)[1].gamma for rule in rules] == [3, 0, 3]
+    assert cams.rule(rules[2])[1].box_mask == 0.4 and cams.rule(rules[2])[1].blocks == 2
+
+
+def test_like_inherits_a_method_and_shares_its_classifier() -> None:
+    transcam, adcam = (stage_configs(resolve(shipped(method=m, profile="paper"))) for m in ("transcam", "adcam"))
+    assert transcam["train_classifier"] == adcam["train_classifier"]
+    assert transcam["train_classifier"]["network"] == "conformer_s"
+    assert transcam["extract_cams"]["rules"] == ["transcam"] and adcam["extract_cams"]["rules"] == ["adcam"]
 
 
 def changed_stages(**changes: Any) -> set[str]:

@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +116,7 @@ def test_maps_are_the_mean_over_mirror_images_and_batching_changes_nothing(
     torch.testing.assert_close(maps(network, views.flip(3), both).flip(3), together, atol=1e-5, rtol=1e-5)
 
 
-def maps(network: Any, views: Tensor, classes: list[tuple[int, ...]], rule: str = "none") -> Tensor:
+def maps(network: Any, views: Tensor, classes: Sequence[tuple[int, ...]], rule: str = "none") -> Tensor:
     """The maps of views with equally many classes, (B, K, h, w)."""
     return torch.stack(extract_cams.view_maps(network, views, classes, settings(rules=[rule]))[rule])
 
@@ -153,7 +153,7 @@ def test_several_rules_cost_one_forward_pass_and_equal_each_alone(monkeypatch: p
     network, views, classes = hybrid(), torch.randn(2, 3, 48, 64), [(1,), (1, 3)]
     rules = ["adcam", "none", "transcam", "tscam", "rollout", "adcam:gamma=0,steps=1"]
     alone = {rule: extract_cams.view_maps(network, views, classes, settings(rules=[rule]))[rule] for rule in rules}
-    calls = []
+    calls: list[int] = []
     monkeypatch.setattr(HybridClassifier, "activations", counted(HybridClassifier.activations, calls))
     together = extract_cams.view_maps(network, views, classes, settings(rules=rules))
     assert len(calls) == 1 and list(together) == rules

@@ -27,7 +27,15 @@ from models.adcam import (
 )
 from models.attention import AttentionCoupling, AttentionRollout, AttentionSum
 from models.propagation import RULES, Attention, rectified
-from models.propagation_settings import SELF_LOOP, Direction, Mode, Settings, Similarity, lazy_share
+from models.propagation_settings import (
+    SELF_LOOP,
+    Direction,
+    Mode,
+    PropagationRule,
+    Settings,
+    Similarity,
+    lazy_share,
+)
 
 SIMILARITIES: tuple[Similarity, ...] = get_args(Similarity)
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
@@ -787,3 +795,7 @@ def test_more_steps_rank_better_and_spread_further(study: Study) -> None:
     for noise in (LOW, HIGH):
         few, many = mean_overlap(study, noise, "adcam"), mean_overlap(study, noise, "adcam", steps=4)
         assert many[2] > few[2] and many[0] < few[0] - 0.1
+
+
+def test_the_configuration_allows_exactly_the_rules_that_there_are() -> None:
+    assert set(RULES) == set(get_args(PropagationRule))
