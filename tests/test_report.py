@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
@@ -178,6 +179,23 @@ def test_numbers_are_those_of_the_metrics(whole: tuple[str, Path]) -> None:
     assert table["miou"][0] == pytest.approx(seeds["miou"], rel=1e-5)
     assert table["oracle_miou"].isna().tolist() == [False, False, True, True]
     assert "oracle: chosen with masks" in text(page)
+
+
+def test_several_rules_get_a_table_of_their_own(whole: tuple[str, Path]) -> None:
+    page, _ = whole
+    assert "Propagation rules" not in page, "one rule needs no table"
+    make(gallery=1)
+    seeds = Path("data/seeds")
+    shutil.copytree(seeds, seeds / "adcam:gamma=0")
+    config = stage_config("evaluate_seeds", EvaluateConfig)
+    found = evaluate("seeds", load_manifest().split("train"), config, Path("metrics/plots/seeds"))
+    write_json(Path("metrics/seeds.json"), found)
+    report.main()
+    again = PAGE.read_text(encoding="utf-8")
+    Wellformed().feed(again)
+    assert "adcam:gamma=0" in text(again) and again.count("Propagation rules") == 1
+    assert found["rules"]["none"]["miou"] == found["rules"]["adcam:gamma=0"]["miou"] == found["miou"]
+    assert pd.read_csv("metrics/plots/seeds/rules.csv")["rule"].tolist() == ["none", "adcam:gamma=0"]
 
 
 def test_without_masks_it_says_so_and_shows_coverage() -> None:
