@@ -27,14 +27,14 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=["cam"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--set", nargs="*", default=[], metavar="KNOB=VALUE", dest="knobs", help="as dvc exp run -S")
+    parser.add_argument("--name", help="name of the run, in place of method and knobs (one method)")
     parser.add_argument("--until", choices=ARTEFACTS, default=ARTEFACTS[-1], help="last artefact to make and evaluate")
     arguments = parser.parse_args()
     artefacts = ARTEFACTS[: ARTEFACTS.index(arguments.until) + 1]
     for method in arguments.methods:
         for seed in arguments.seeds:
-            run = "-".join(
-                [method, *(knob.replace("=", "-").replace("/", "_") for knob in arguments.knobs), f"seed{seed}"]
-            )
+            words = [method, *(knob.replace("=", "-").replace("/", "_") for knob in arguments.knobs)]
+            run = f"{arguments.name or '-'.join(words)}-seed{seed}"
             folder = Path("metrics/studies") / arguments.study / run
             if not folder.exists():
                 knobs = [f"method={method}", f"seed={seed}", *arguments.knobs]
