@@ -5,34 +5,37 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from models.attention import Observer
 from models.backbones import BACKBONES, StagedBackbone
 from models.conditioning import ConditionedHead
 from models.fusion import EPSILON, place
+from models.localizer import Activations, Localizer
 from models.seed_loss import AMN_FORM, SeedLossForm, seed_loss
 
 STEM = ("conv1", "conv_stem", "bn1")
 
 
-class AmnNetwork(nn.Module):
+class AmnNetwork(Localizer):
     """A backbone and a head that knows the image's tags; everything learns but the stem.
 
     ResNet-38 keeps the frozen parts it has everywhere else.
 
     Attributes:
         head: the new layers, which learn faster.
-        mean, std: normalisation of RGB in [0, 1] that the backbone expects.
         stride: input pixels per cell of the logits; 16, on ResNet-38 8.
 
     Source: Lee et al., CVPR 2022 (`published`); frozen parts and head of the `released` code.
     """
 
+    softmax = True
+
     def __init__(self, backbone: str, classes: int) -> None:
         super().__init__()
         self.backbone = BACKBONES[backbone]()
         self.head = ConditionedHead("aspp", self.backbone.channels[-1], classes)
-        self.mean, self.std, self.stride = self.backbone.mean, self.backbone.std, self.backbone.strides[-1]
+        self.stride = self.backbone.strides[-1]
         if isinstance(self.backbone, StagedBackbone):
             self.backbone.frozen_stages = 0
             for name, part in self.backbone.named_children():
@@ -47,11 +50,10 @@ class AmnNetwork(nn.Module):
         terms = seed_loss(logits, nearest(labels, logits.shape[-2:]), form)
         return terms.total, {"background": terms.bg, "foreground": terms.fg}
 
-    @torch.inference_mode()
-    def mirrored_logits(self, images: Tensor, tags: Tensor) -> Tensor:
-        """Mean of the logits of normalised images (B, 3, H, W) and of their mirror images, (B, 1+classes, h, w)."""
-        plain, mirrored = self(torch.cat([images, images.flip(3)]), torch.cat([tags, tags])).float().chunk(2)
-        return (plain + mirrored.flip(3)) / 2
+    def activations(self, images: Tensor, tags: Tensor, observers: Sequence[Observer] = ()) -> Activations:
+        """Logits of normalised images (B, 3, H, W) with tags (B, classes); observers have nothing to see."""
+        logits = self(images, tags)
+        return Activations(logits[:, 1:], logits[:, 0])
 
 
 def nearest(labels: Tensor, size: Sequence[int]) -> Tensor:

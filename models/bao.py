@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from models.attention import AttentionCoupling, Observer
+from models.backbones import Backbone
 from models.classifier import tag_loss
+from models.classifiers import build_classifier
 from models.conditioning import ConditionedHead, HeadKind
+from models.conformer import Conformer
+from models.localizer import Activations, AttentionClassifier, Localizer
 from models.seed_loss import AMN_FORM, IGNORE, SeedLossForm, seed_loss
 
 _EPSILON = 1e-5
@@ -50,12 +55,61 @@ class BaoHead(nn.Module):
         return couple(maps.flatten(2)).view_as(maps)
 
 
-def inference_map(activation_map: Tensor, cam: Tensor) -> Tensor:
-    """The learned background in front of the foreground CAM: (B, 1+C, h, w) and (B, C, h, w) to (B, 1+C, h, w).
+class BaoOutputs(NamedTuple):
+    """What one forward pass gives the objective.
 
-    Source: BAO, section 4.4; `published` = `released`.
+    Attributes:
+        logits: (B, classes) of the tags, the sum of both branches'.
+        activation_map: (B, 1 + classes, h, w) logits, channel 0 the background.
+        cam: (B, classes, h, w) coupled foreground maps, not rectified.
     """
-    return torch.cat([activation_map[:, :1], cam], 1)
+
+    logits: Tensor
+    activation_map: Tensor
+    cam: Tensor
+
+
+class BaoNetwork(Localizer):
+    """A trained classifier with attention, and a head whose background map needs no threshold.
+
+    Args:
+        classifier: description of the classifier (`classifier_description`).
+        kind: layer of the head; see `BaoHead`.
+
+    Source: BAO, figure 3 (`published`); parameter names apart from ours, the `released` network.
+    """
+
+    def __init__(self, classifier: Mapping[str, Any], kind: HeadKind = "conv3x3") -> None:
+        super().__init__()
+        base = build_classifier(classifier)
+        if not isinstance(base, AttentionClassifier):
+            raise ValueError(f"BAO needs a classifier with attention, not {classifier['network']}")
+        self.base = base
+        self.head = BaoHead(base.channels, classifier["classes"], kind)
+        self.stride, self.depth, self.tokens = base.stride, base.depth, base.tokens
+
+    @property
+    def backbone(self) -> Backbone | Conformer:  # type: ignore[override]
+        """The classifier's."""
+        return self.base.backbone
+
+    def forward(self, images: Tensor, tags: Tensor) -> BaoOutputs:
+        """Normalised images (B, 3, H, W) and tags (B, classes) of 0 and 1 to everything that the objective reads."""
+        coupling = AttentionCoupling()
+        parts = self.base.parts(images, [coupling])
+        activation_map = self.head(parts.features, tags, coupling.couple)
+        cam = coupling.couple(parts.maps.flatten(2)).view_as(parts.maps)
+        return BaoOutputs(parts.logits, activation_map, cam)
+
+    def activations(self, images: Tensor, tags: Tensor, observers: Sequence[Observer] = ()) -> Activations:
+        """Raw foreground maps, for the rule `transcam` to couple, and the learned, coupled background map.
+
+        Source: BAO, section 4.4 (`published`).
+        """
+        coupling = AttentionCoupling()
+        parts = self.base.parts(images, [coupling, *observers])
+        activation_map = self.head(parts.features, tags, coupling.couple)
+        return Activations(parts.maps, activation_map[:, 0])
 
 
 @torch.no_grad()

@@ -33,7 +33,7 @@ class DilatedSum(nn.Module):
         labels: channels of the result.
         rates: dilation of each convolution.
         dropout: probability that a value is dropped. The released AMN code keeps dropout on even at inference, where
-            nothing gains from it; here `eval()` switches it off.
+            nothing gains from it; in evaluation mode it is off here.
 
     Source: DeepLab-v2's pyramid; rates, dropout and initialisation N(0, 0.01) of the `released` AMN code.
     """

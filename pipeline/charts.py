@@ -85,3 +85,20 @@ def save_rules(folder: Path, rules: Mapping[str, Mapping[str, float]]) -> None:
     axes.set(xlim=(0, 1))
     axes.legend()
     save_figure(folder / "rules.png", figure)
+
+
+def save_epochs(folder: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """mIoU of each network's maps after every epoch, as `epochs.csv` and, where there are any, `epochs.png`."""
+    names = ("network", "epoch", "labels_miou", "miou")
+    save_table(folder / "epochs.csv", {name: [row[name] for row in rows] for name in names})
+    if not rows:
+        return
+    figure = new_figure()
+    axes = figure.add_subplot()
+    table = pd.DataFrame(rows)
+    for network, part in table.groupby("network"):
+        axes.plot(part["epoch"], part["labels_miou"], marker="o", label=f"{network}: labels without a threshold")
+        axes.plot(part["epoch"], part["miou"], marker="s", linestyle="--", label=f"{network}: with its background map")
+    axes.set(xlabel="epoch", ylabel="mIoU of tracked training photographs")
+    axes.legend()
+    save_figure(folder / "epochs.png", figure)

@@ -22,6 +22,7 @@ from pipeline.errors import UserError, listed
 PRESETS = Path(__file__).parent / "presets"
 CONFIG = Path("data/config")
 ARTEFACTS = ("seeds", "refined", "masks", "segmenter")
+EVALUATED = ("localizer", *ARTEFACTS)  # the localizer by the maps that its training left of a few photographs
 
 
 class Section(BaseModel):
@@ -52,6 +53,7 @@ Name = Annotated[str, Field(min_length=1)]
 Side = Annotated[int, Number, Field(ge=32, le=4096)]
 Pair = Annotated[list[Count], Field(min_length=2, max_length=2)]
 Scales = Annotated[list[Annotated[float, Number, Field(ge=0.1, le=4)]], Field(min_length=1, max_length=12)]
+TargetPhase = Annotated[str, Field(pattern=r"^\d+:(share|ema|freeze|auto)(:(iteration|epoch))?$")]
 BackgroundRule = Annotated[Share | Literal["otsu"] | None, Maybe]
 
 
@@ -154,7 +156,41 @@ class Classifier(Section):
 class Localizer(Section):
     """The second training of methods that have one."""
 
-    rule: Literal["none"]
+    rule: Literal["none", "amn", "bao"]
+    backbone: Literal["efficientnet_lite0", "resnet50", "resnet38"]
+    weights: Name
+    confidence_pair: Annotated[list[Share], Field(min_length=2, max_length=2)]
+    crf: Literal["psa", "irn", "deeplab", "toco_seg", "toco_cam", "afa"]
+    max_side: Annotated[int, Number, Field(ge=64)]
+    smoothing: Annotated[float, Number, Field(ge=0, lt=1)]
+    foreground_weight: Positive
+    pixel_weight: NonNegative
+    label_source: Literal["online_target", "static"]
+    label_norm: Literal["max", "minmax"]
+    label_background: Annotated[Share | None, Maybe]
+    am_head: Literal["conv3x3", "conv1x1", "aspp"]
+    reading: Literal["released", "clean"]
+    target_schedule: Annotated[list[TargetPhase], Field(min_length=1)]
+    momentum: Annotated[list[Share], Field(min_length=2, max_length=2)]
+    momentum_restart: Literal["epoch", "none"]
+    track: Annotated[int, Number, Field(ge=0)]
+    optimisation: Optimisation
+    augmentation: Augmentation
+
+    @model_validator(mode="after")
+    def _phases_ascend(self) -> Localizer:
+        starts = [phase[0] for phase in self.phases()]
+        if starts[0] != 0 or starts != sorted(set(starts)) or starts[-1] >= self.optimisation.epochs:
+            raise ValueError(
+                "localizer.target_schedule starts at epoch 0 and ascends within localizer.optimisation.epochs; got "
+                f"{self.target_schedule}"
+            )
+        return self
+
+    def phases(self) -> list[tuple[Any, ...]]:
+        """The target's schedule as (from epoch, mode) or (from epoch, mode, every)."""
+        words = [phase.split(":") for phase in self.target_schedule]
+        return [(int(first), *others) for first, *others in words]
 
 
 class Propagation(Section):
@@ -488,9 +524,10 @@ class TrainClassifierConfig(Classifier):
 
 
 class TrainLocalizerConfig(Localizer):
-    """What train_localizer is told."""
+    """What train_localizer is told; how maps are extracted, for rules that make maps while they train."""
 
     seed: Seed
+    cams: Cams | None
 
 
 class TrainAffinityConfig(Affinity):
@@ -533,7 +570,7 @@ STAGES: dict[str, type[Section]] = {
     "refine_cams": Refine,
     "make_masks": MakeMasksConfig,
     "train_segmenter": TrainSegmenterConfig,
-    **{f"evaluate_{artefact}": EvaluateConfig for artefact in ARTEFACTS},
+    **{f"evaluate_{artefact}": EvaluateConfig for artefact in EVALUATED},
     "report": ReportConfig,
 }
 
@@ -563,6 +600,7 @@ def stage_configs(params: Params) -> dict[str, dict[str, Any]]:
         "crf": p["segmenter"]["test_crf"],
     }
     protocols = {
+        "localizer": run | {"crf": None, "tracked": p["localizer"]["track"]},
         "seeds": cams | {"crf": None},
         "refined": refined | {"crf": None},
         "masks": refined | {"crf": p["masks"]["crf"]},
@@ -574,13 +612,14 @@ def stage_configs(params: Params) -> dict[str, dict[str, Any]]:
     return {
         "prepare_data": data | {"source": p["data"][params.data.name]},
         "train_classifier": p["classifier"] | seed,
-        "train_localizer": p["localizer"] | seed,
+        "train_localizer": p["localizer"] | seed | {"cams": None if params.localizer.rule == "none" else p["cams"]},
         "extract_cams": p["cams"],
         "train_affinity": p["affinity"] | seed,
         "refine_cams": p["refine"],
         "make_masks": p["masks"] | background,
         "train_segmenter": p["segmenter"] | seed,
         **{f"evaluate_{name}": background | {"protocol": protocols[name]} for name in ARTEFACTS},
+        "evaluate_localizer": {"bg_thresh": None, "protocol": protocols["localizer"]},
         "report": p["report"] | {"params": shown},
     }
 

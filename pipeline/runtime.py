@@ -67,6 +67,15 @@ def barrier() -> None:
         dist.barrier()
 
 
+def all_mean(value: torch.Tensor) -> torch.Tensor:
+    """Mean of a tensor over all processes, the same in each."""
+    if not dist.is_initialized():
+        return value
+    total = value.detach().clone()
+    dist.all_reduce(total)
+    return total / world_size()
+
+
 @contextmanager
 def distributed() -> Iterator[None]:
     """Join the process group that torchrun describes in the environment; alone, do nothing."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from models.amn import AmnNetwork, fuse_logits, nearest
 from models.attention import AttentionCoupling, AttentionSum
-from models.bao import BaoHead, bao_loss, inference_map, target_labels, target_scores
+from models.bao import BaoHead, BaoNetwork, bao_loss, target_labels, target_scores
 from models.classifier import tag_loss
 from models.conditioning import ConditionedHead, HeadKind
 from models.pairs import reduce_label
@@ -142,10 +142,37 @@ def test_attention_must_have_been_seen() -> None:
         AttentionSum().couple(torch.zeros(1, 2, 9))
 
 
-def test_inference_map_is_learned_background_and_foreground_cam() -> None:
-    activation_map, cam = torch.randn(2, 5, 3, 3), torch.randn(2, 4, 3, 3)
-    result = inference_map(activation_map, cam)
-    assert torch.equal(result[:, 0], activation_map[:, 0]) and torch.equal(result[:, 1:], cam)
+def bao_network() -> BaoNetwork:
+    torch.manual_seed(0)
+    return BaoNetwork({"network": "transcam", "size": "conformer_tiny", "classes": 4}).eval()
+
+
+def test_network_couples_maps_and_activation_map_with_the_same_attention() -> None:
+    network, images, tags = bao_network(), torch.randn(2, 3, 48, 64), torch.eye(4)[:2]
+    outputs, attention = network(images, tags), AttentionSum()
+    parts = network.base.parts(images, [attention])
+    torch.testing.assert_close(outputs.logits, parts.logits)
+    torch.testing.assert_close(outputs.cam, attention.couple(parts.maps.flatten(2)).view_as(parts.maps))
+    head = network.head
+    assert isinstance(head, BaoHead)
+    maps = head.maps(parts.features, tags)
+    torch.testing.assert_close(outputs.activation_map, attention.couple(maps.flatten(2)).view_as(maps))
+
+
+def test_inference_maps_are_raw_foreground_and_learned_background() -> None:
+    network, images, tags = bao_network(), torch.randn(2, 3, 48, 64), torch.eye(4)[:2]
+    activations = network.activations(images, tags)
+    assert activations.background is not None
+    torch.testing.assert_close(activations.background, network(images, tags).activation_map[:, 0])
+    torch.testing.assert_close(activations.classes, network.base.parts(images).maps)
+    others = network.activations(images, 1 - tags)
+    assert others.background is not None and not torch.equal(others.background, activations.background)
+    assert torch.equal(others.classes, activations.classes)
+
+
+def test_a_classifier_without_attention_is_refused() -> None:
+    with pytest.raises(ValueError, match="needs a classifier with attention"):
+        BaoNetwork({"network": "cam_classifier", "backbone": "efficientnet_lite0", "classes": 2})
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -197,17 +224,9 @@ def test_amn_on_every_backbone(backbone: str, stride: int) -> None:
         network = AmnNetwork(backbone, 20).eval()
         logits = network(torch.empty(2, 3, 96, 64), torch.empty(2, 20))
     assert network.stride == stride and logits.shape == (2, 21, 96 // stride, 64 // stride)
-    assert len(network.mean) == len(network.std) == 3
     frozen = {name.split(".")[0] for name, p in network.backbone.named_parameters() if not p.requires_grad}
     assert frozen == {"conv1", "bn1"} or backbone != "resnet50"
     assert all(parameter.requires_grad for parameter in network.head.parameters())
-
-
-def test_mirrored_logits_do_not_depend_on_the_side(amn: AmnNetwork) -> None:
-    images, tags = torch.randn(1, 3, 64, 64), torch.ones(1, 4)
-    amn.eval()
-    logits, mirrored = amn.mirrored_logits(images, tags), amn.mirrored_logits(images.flip(3), tags)
-    torch.testing.assert_close(mirrored.flip(3), logits)
 
 
 @pytest.mark.parametrize("factor", [1, 2, 16])

@@ -20,7 +20,8 @@ from torch import Tensor
 from models.attention import AttentionSum
 from models.classifier import CamClassifier
 from models.hybrid import HybridClassifier
-from pipeline import extract_cams
+from models.localizer import Localizer
+from pipeline import extract_cams, extraction
 from pipeline.cam_store import read_store
 from pipeline.config import Cams, preset_values
 from pipeline.errors import UserError
@@ -31,6 +32,7 @@ from tests.tiny_training import write_runtime
 
 ROOT = Path(__file__).parent.parent
 SIZES = [(40, 48), (48, 40), (40, 48), (1, 70), (40, 48)]
+CLASSES = 3
 TAGS = [("a",), ("a", "b"), (), ("b",), ("b",)]
 
 
@@ -64,16 +66,16 @@ def extract(folder: Path, shard_images: int = 2, kill_after: int | None = None, 
     """Run the stage with small shards, killed in the middle of the shard after `kill_after`."""
     program = f"""
 import os, signal
-from pipeline import extract_cams
+from pipeline import extract_cams, extraction
 from pipeline.runtime import distributed
 extract_cams.SHARD_IMAGES = {shard_images}
-write, done = extract_cams.write_shard, []
+write, done = extraction.write_shard, []
 def write_or_die(*arguments):
     if len(done) == {kill_after}:
         os.kill(os.getpid(), signal.SIGKILL)
     done.append(arguments)
     write(*arguments)
-extract_cams.write_shard = write_or_die
+extraction.write_shard = write_or_die
 with distributed():
     extract_cams.main()
 print(len(done), "shards written")
@@ -110,15 +112,19 @@ def test_maps_are_the_mean_over_mirror_images_and_batching_changes_nothing(
     together = maps(network, views, both)
     with torch.inference_mode():
         alone = torch.stack(
-            [(network.activations(v[None]) + network.activations(v[None].flip(3)).flip(3))[0] / 2 for v in views]
+            [(own_maps(network, v[None]) + own_maps(network, v[None].flip(3)).flip(3))[0] / 2 for v in views]
         )
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(maps(network, views.flip(3), both).flip(3), together, atol=1e-5, rtol=1e-5)
 
 
+def own_maps(network: Localizer, view: Tensor) -> Tensor:
+    return network.activations(view, torch.ones(1, 2)).classes
+
+
 def maps(network: Any, views: Tensor, classes: Sequence[tuple[int, ...]], rule: str = "none") -> Tensor:
     """The maps of views with equally many classes, (B, K, h, w)."""
-    return torch.stack(extract_cams.view_maps(network, views, classes, settings(rules=[rule]))[rule])
+    return torch.stack(extraction.view_maps(network, views, classes, CLASSES, settings(rules=[rule]))[rule])
 
 
 def hybrid() -> HybridClassifier:
@@ -142,7 +148,7 @@ def test_coupled_maps_are_attention_times_maps_of_the_same_view() -> None:
     for seen in (view, view.flip(3)):
         attention = AttentionSum()
         with torch.inference_mode():
-            own = network.activations(seen, [attention])[0, [0, 2]].flatten(1)
+            own = network.parts(seen, [attention]).maps[0, [0, 2]].flatten(1)
         expected.append((own @ attention.mean()[0, 1:, 1:].mT).unflatten(1, (3, 5)))
     mean = (expected[0] + expected[1].flip(2)) / 2
     torch.testing.assert_close(maps(network, view, [(1, 3)], "transcam")[0], mean, atol=1e-5, rtol=1e-4)
@@ -152,10 +158,12 @@ def test_coupled_maps_are_attention_times_maps_of_the_same_view() -> None:
 def test_several_rules_cost_one_forward_pass_and_equal_each_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     network, views, classes = hybrid(), torch.randn(2, 3, 48, 64), [(1,), (1, 3)]
     rules = ["adcam", "none", "transcam", "tscam", "rollout", "adcam:gamma=0,steps=1"]
-    alone = {rule: extract_cams.view_maps(network, views, classes, settings(rules=[rule]))[rule] for rule in rules}
+    alone = {
+        rule: extraction.view_maps(network, views, classes, CLASSES, settings(rules=[rule]))[rule] for rule in rules
+    }
     calls: list[int] = []
-    monkeypatch.setattr(HybridClassifier, "activations", counted(HybridClassifier.activations, calls))
-    together = extract_cams.view_maps(network, views, classes, settings(rules=rules))
+    monkeypatch.setattr(HybridClassifier, "parts", counted(HybridClassifier.parts, calls))
+    together = extraction.view_maps(network, views, classes, CLASSES, settings(rules=rules))
     assert len(calls) == 1 and list(together) == rules
     for rule in rules:
         for own, mine in zip(alone[rule], together[rule], strict=True):
@@ -192,7 +200,7 @@ def test_too_large_a_grid_is_refused_before_any_attention_is_computed() -> None:
     preset = preset_values("cam", "compact", "scenes")["cams"]["propagation"]
     config = settings(rules=["transcam"], propagation=preset | {"max_tokens": 10})
     with pytest.raises(UserError, match=r"cams.rules: transcam: a grid of 3 x 4 .* lower the long side"):
-        extract_cams.view_maps(hybrid(), torch.randn(1, 3, 48, 64), [(1,)], config)
+        extraction.view_maps(hybrid(), torch.randn(1, 3, 48, 64), [(1,)], CLASSES, config)
 
 
 def test_killed_extraction_continues_to_the_same_bytes(project: Path, tmp_path: Path) -> None:

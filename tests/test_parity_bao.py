@@ -1,5 +1,6 @@
 """AMN, BAO and the seed loss of DSRG against arrays computed with the released programs."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from models.amn import fuse_logits, nearest
-from models.bao import bao_loss, target_labels, target_scores
+from models.bao import BaoNetwork, bao_loss, target_labels, target_scores
 from models.conditioning import DilatedSum, LabelConditioning
 from models.seed_loss import (
     SeedLossForm,
@@ -19,7 +20,8 @@ from models.seed_loss import (
     smoothed_targets,
 )
 from models.target import TargetSchedule, Update, cosine_momentum, update_target
-from tests.golden_files import golden, load
+from tests.filled_weights import filled
+from tests.golden_files import GOLDEN_DIR, golden, load
 from tests.test_target import schedule
 
 
@@ -133,3 +135,52 @@ def test_bao_ema(path: Path) -> None:
         online[0].data = torch.from_numpy(file["student"][t])
         update_target(target, online, update)
         close(target[0], file["teacher_after"][t], 1e-6)
+
+
+# The released names of what BAO adds; all others are the backbone's.
+RELEASED = {"label_enc.": "head.maps.condition.gate.", "classifier_x.": "head.maps.manipulate."}
+
+
+def our_name(name: str) -> str:
+    """Where an entry of the released network lies in ours."""
+    for theirs, ours in RELEASED.items():
+        if name.startswith(theirs):
+            return ours + name.removeprefix(theirs)
+    return f"base.backbone.{name}"
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("path", golden("bao_forward_"))
+def test_forward(path: Path) -> None:
+    file = load(path)
+    classes = file["image_labels"].shape[1]
+    with torch.device("meta"):
+        network = BaoNetwork({"network": "transcam", "size": "conformer_s", "classes": classes})
+    network = network.to_empty(device="cpu").eval()
+    theirs = {our_name(name): name for name in released_shapes()}
+    state = {
+        name: filled(theirs[name], tuple(own.shape), int(file["salt"]), float(file["qkv_gain"]))
+        for name, own in network.state_dict().items()
+    }
+    network.load_state_dict(state)
+    images, tags = (torch.from_numpy(file[name]) for name in ("input", "image_labels"))
+    outputs = network(images, tags)
+    close(outputs.logits, (file["logits_conv"] + file["logits_trans"])[:, 1:], 3e-5)
+    close(outputs.activation_map, file["activation_map"], 3e-5)
+    close(outputs.cam, file["cam_coupled"][:, 1:], 3e-5)
+    close(torch.cat([outputs.activation_map[:, :1], outputs.cam], 1), file["inference_map"], 3e-5)
+
+
+def released_shapes() -> dict[str, list[int]]:
+    """Names and shapes of the released network."""
+    (path,) = GOLDEN_DIR.glob("shapes_bao_*.json")
+    entries: dict[str, list[int]] = json.loads(path.read_text())["entries"]
+    return entries
+
+
+def test_names_shapes_and_parameters() -> None:
+    with torch.device("meta"):
+        network = BaoNetwork({"network": "transcam", "size": "conformer_s", "classes": 20})
+    own = {name: list(value.shape) for name, value in network.state_dict().items()}
+    assert own == {our_name(name): shape for name, shape in released_shapes().items()}
+    assert sum(parameter.numel() for parameter in network.parameters()) == 36_680_127
