@@ -46,7 +46,7 @@ def tag_loss(logits: Tensor, tags: Tensor) -> Tensor:
 
     Source: published (PSA and IRN), released code of IRN (`step/train_cam.py`).
     """
-    return functional.multilabel_soft_margin_loss(logits, tags)
+    return functional.multilabel_soft_margin_loss(logits.float(), tags)
 
 
 @torch.no_grad()

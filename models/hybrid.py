@@ -19,7 +19,7 @@ class SimilarityBlock(nn.Module):
     """A pre-norm transformer block whose attention starts as the similarity of its tokens.
 
     Queries and keys are unit vectors of centred tokens: attention is softmax(cosine / temperature). Both projections
-    start as the same orthogonal matrix, and what the block adds to its tokens starts at zero, so that a pretrained
+    start as the same orthogonal matrix, and what the block mixes into its tokens starts at zero, so that a pretrained
     trunk's features attend to their like from the first step on, and training moves on from there (`reconstructed`).
     """
 
@@ -34,8 +34,7 @@ class SimilarityBlock(nn.Module):
         with torch.no_grad():
             self.key.weight.copy_(self.query.weight)
         for last in (self.out, self.mlp[2]):
-            assert isinstance(last, nn.Linear)
-            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.get_parameter("weight"))
 
     def forward(self, tokens: Tensor, number: int, observers: Sequence[Observer]) -> Tensor:
         """Tokens (B, 1 + N, dim), the class token first, to the same shape."""

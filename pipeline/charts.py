@@ -73,8 +73,12 @@ def save_per_class(folder: Path, values: Mapping[str, float], title: str, quanti
 
 def save_rules(folder: Path, rules: Mapping[str, Mapping[str, float]]) -> None:
     """mIoU, false positives and false negatives of several propagation rules, as `rules.csv` and `.png`."""
-    columns = {key: [scores.get(key, 0.0) for scores in rules.values()] for key in ("miou", "fpr", "fnr")}
+    keys = ("miou", "fpr", "fnr")
+    rules = {rule: scores for rule, scores in rules.items() if all(key in scores for key in keys)}
+    columns = {key: [scores[key] for scores in rules.values()] for key in keys}
     save_table(folder / "rules.csv", {"rule": list(rules), **columns})
+    if not rules:
+        return
     figure = new_figure(height=max(2.4, 0.6 * len(rules) + 1.0))
     axes = figure.add_subplot()
     for number, (key, values) in enumerate(columns.items()):

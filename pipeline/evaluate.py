@@ -1,8 +1,8 @@
 """Stage evaluate: scores of one artefact against ground-truth masks, which only this stage reads (report shows them).
 
-Run as `python -m pipeline.evaluate seeds` (or localizer, refined, masks, segmenter). Maps and masks are scored on the
-training split, restricted to the tags; predictions on the validation split, without tags. Where the data set has no
-masks, what can be said without them is reported: coverage.
+Run as `python -m pipeline.evaluate seeds` (or rules, localizer, refined, masks, segmenter). Maps and masks are scored
+on the training split, restricted to the tags; predictions on the validation split, without tags. Where the data set has
+no masks, what can be said without them is reported: coverage.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def main() -> None:
     parser.add_argument("artefact", choices=EVALUATED)
     artefact: str = parser.parse_args().artefact
     config = stage_config(f"evaluate_{artefact}", EvaluateConfig)
-    if artefact == "localizer":
-        evaluate_epochs(config)
+    if artefact in ("localizer", "rules"):
+        (evaluate_epochs if artefact == "localizer" else evaluate_rules)(config)
         return
     manifest = load_manifest()
     split = manifest.split("val" if artefact == "segmenter" else "train")
@@ -80,10 +80,6 @@ def evaluate(artefact: str, manifest: Manifest, config: EvaluateConfig, plots: P
     if "oracle" in metrics:
         used = 0.5 if config.bg_thresh is None else config.bg_thresh
         save_curve(plots, *tally.curve_points(), used if isinstance(used, float | int) else None)
-    if artefact == "seeds" and (stores := sorted(path for path in Path("data/seeds").iterdir() if path.is_dir())):
-        metrics["rules"] = {config.protocol["rule"]: {key: metrics[key] for key in RULE_SCORES if key in metrics}}
-        metrics["rules"] |= {store.name: rule_scores(store, manifest, config.bg_thresh, truth) for store in stores}
-        save_rules(plots, metrics["rules"])
     return metrics
 
 
@@ -124,13 +120,21 @@ def evaluate_epochs(config: EvaluateConfig) -> None:
     write_json(Path("metrics/localizer.json"), metrics)
 
 
-def rule_scores(store: Path, manifest: Manifest, rule: Rule, truth: GroundTruth) -> dict[str, Any]:
-    """The scores of a further propagation rule's maps."""
-    tally = Tally(truth, manifest)
-    for item in read_maps(store, manifest, rule):
-        tally.add(item)
-    scores = tally.summary()
-    return {key: scores[key] for key in RULE_SCORES if key in scores}
+def evaluate_rules(config: EvaluateConfig) -> None:
+    """Score the maps of every propagation rule, where extract_cams was asked for several."""
+    manifest = load_manifest().split("train")
+    truth, rules = GroundTruth(manifest), {}
+    for store in sorted(Path("data/rules").iterdir()):
+        tally = Tally(truth, manifest)
+        for item in read_maps(store, manifest, config.bg_thresh):
+            tally.add(item)
+        if tally.scored:
+            scores = tally.summary()
+            rules[store.name] = {key: scores[key] for key in RULE_SCORES if key in scores}
+    with new_folder(Path("metrics/plots/rules")) as plots:
+        save_rules(plots, rules)
+    known = {record.id for record in truth.known(manifest)}
+    write_json(Path("metrics/rules.json"), {"rules": rules, "protocol": protocol("rules", config, known)})
 
 
 class Tally:

@@ -1,6 +1,8 @@
 """Stage extract_cams: activation maps of the training photographs, into the CAM store (see `pipeline.extraction`).
 
-With several processes each takes every n-th shard. A shard that is complete is never computed again after a kill.
+`data/seeds` holds the first rule's maps. Where several rules are asked for, `data/rules` holds a store of each, which
+only `evaluate rules` reads. With several processes each takes every n-th shard. A shard that is complete is never
+computed again after a kill.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from pipeline.runtime import barrier, pick_device, rank
 from pipeline.stage import run_distributed_stage
 from pipeline.weights import load_network
 
-LOCALIZER, OUTPUT = Path("data/localizer"), Path("data/seeds")
+LOCALIZER, OUTPUT, RULES = Path("data/localizer"), Path("data/seeds"), Path("data/rules")
 
 
 def main() -> None:
@@ -29,17 +31,28 @@ def main() -> None:
     config = stage_config("extract_cams", Cams)
     network = load_network(LOCALIZER, LOCALIZERS, "train_localizer")
     network.to(pick_device(), memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    inputs = [LOCALIZER / "weights.safetensors", PREPARED / "manifest.csv", PREPARED / "classes.json"]
+    inputs = [
+        LOCALIZER / "network.json",
+        LOCALIZER / "weights.safetensors",
+        PREPARED / "manifest.csv",
+        PREPARED / "classes.json",
+    ]
     with resume_folder("extract_cams", config, inputs) as folder:
         count = extend_store(network, load_manifest().split("train"), config, folder)
         barrier()
         if rank() == 0:
             with new_folder(OUTPUT) as output:
-                for rule in config.rules:
-                    source, store = (rule_folder(root, rule, config) for root in (folder, output))
-                    store.mkdir(exist_ok=True)
-                    for number in range(count):
-                        shutil.copyfile(shard_path(source, number), shard_path(store, number))
+                copy_store(rule_folder(folder, config.rules[0], config), output, count)
+            with new_folder(RULES) as output:
+                for rule in config.rules if len(config.rules) > 1 else ():
+                    (output / rule).mkdir()
+                    copy_store(rule_folder(folder, rule, config), output / rule, count)
+
+
+def copy_store(source: Path, target: Path, count: int) -> None:
+    """Copy the shards of a store."""
+    for number in range(count):
+        shutil.copyfile(shard_path(source, number), shard_path(target, number))
 
 
 if __name__ == "__main__":

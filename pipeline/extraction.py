@@ -12,9 +12,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from tqdm import tqdm
 
 from models.amn import fuse_logits
+from models.conformer import Conformer
 from models.localizer import Localizer
 from models.propagation import RULES, Observed, Rule, check_grid
 from models.propagation_settings import Settings
@@ -26,6 +28,8 @@ from pipeline.images import SMALLEST_SIDE, scaled_size
 from pipeline.manifest import Manifest, Record, same_size_batches
 from pipeline.runtime import rank, world_size
 from pipeline.training import autocast
+
+Rules = Mapping[str, tuple[Rule, range, Settings]]
 
 
 def extend_store(
@@ -45,20 +49,25 @@ def extend_store(
         How many shards the store has when every process is done.
     """
     starts = range(0, len(manifest.records), SHARD_IMAGES)
+    rules = network_rules(config, network.depth)
     for number in range(0 if alone else rank(), len(starts), 1 if alone else world_size()):
         paths = {rule: shard_path(rule_folder(store, rule, config), number) for rule in config.rules}
         if not all(path.exists() for path in paths.values()):
             records = manifest.records[starts[number] : starts[number] + SHARD_IMAGES]
             label = f"{title}, shard {number + 1} of {len(starts)}"
-            for rule, entries in shard_entries(network, manifest, records, config, label).items():
+            for rule, entries in shard_entries(network, manifest, records, config, rules, label).items():
                 paths[rule].parent.mkdir(parents=True, exist_ok=True)
-                about = {"rule": rule, "scales": config.scales, "long_side": config.long_side}
+                name, knobs = config.rule(rule)
+                about = config.model_dump(exclude={"rules", "propagation"}) | {
+                    "rule": name,
+                    "knobs": knobs.model_dump(),
+                }
                 write_shard(paths[rule], entries, about)
     return len(starts)
 
 
 def shard_entries(
-    network: Localizer, manifest: Manifest, records: Sequence[Record], config: Cams, title: str
+    network: Localizer, manifest: Manifest, records: Sequence[Record], config: Cams, rules: Rules, title: str
 ) -> dict[str, list[CamEntry]]:
     """The maps of some photographs, in their order, by rule."""
     photographs = Photographs(manifest)
@@ -73,7 +82,7 @@ def shard_entries(
                 size = view_size(batch[0].size, scale, config)
                 normalisation = (network.backbone.mean, network.backbone.std)
                 views = torch.stack([resized_view(image, size, normalisation) for image in images])
-                scales.append(view_maps(network, views, classes, len(manifest.classes), config))
+                scales.append(view_maps(network, views, classes, len(manifest.classes), rules))
                 grid = scales[-1][config.rules[0]][0].shape[1:]
                 extents.append(grid_extent(batch[0].size, size, grid, network.stride))
             for number, (record, class_ids) in enumerate(zip(batch, classes, strict=True)):
@@ -120,7 +129,7 @@ def view_size(size: tuple[int, int], scale: float, config: Cams) -> tuple[int, i
 
 @torch.inference_mode()
 def view_maps(
-    network: Localizer, views: Tensor, classes: Sequence[Sequence[int]], class_count: int, config: Cams
+    network: Localizer, views: Tensor, classes: Sequence[Sequence[int]], class_count: int, rules: Rules
 ) -> dict[str, list[Tensor]]:
     """For each rule the maps of every view, the mean of its and its mirror image's, on the CPU.
 
@@ -129,16 +138,17 @@ def view_maps(
         views: (B, 3, H, W), normalised.
         classes: mask labels of the classes present in each.
         class_count: of all classes.
-        config: rules and their settings.
+        rules: from `network_rules`.
 
     Returns:
         Maps (K, h, w) of the K classes present, a background map behind them where the network has one; or, from
         networks whose maps compete in a softmax, (1 + class_count, h, w) logits, the background first.
     """
     device = next(network.parameters()).device
-    both = torch.cat([views, views.flip(3)]).to(device).contiguous(memory_format=torch.channels_last)
-    rules = {text: network_rule(text, config, network.depth) for text in config.rules}
     refuse_large(rules, (-(-views.shape[2] // network.stride), -(-views.shape[3] // network.stride)))
+    if isinstance(network.backbone, Conformer):  # pads right and below: the mirror image needs its padding on the left
+        views = functional.pad(views, (0, -views.shape[3] % network.stride, 0, -views.shape[2] % network.stride))
+    both = torch.cat([views, views.flip(3)]).to(device).contiguous(memory_format=torch.channels_last)
     observed = Observed(((rule.needs, blocks) for rule, blocks, _ in rules.values()), network.tokens)
     tags = torch.zeros(len(views), class_count)
     for row, ids in zip(tags, classes, strict=True):
@@ -151,13 +161,16 @@ def view_maps(
         return {text: list(merged(logits).cpu()) for text in rules}
     grid = (maps.shape[2], maps.shape[3])
     present = [torch.tensor(ids, dtype=torch.int64, device=device) - 1 for ids in classes]
+    behind = [] if background is None else [background[:, None].float()]
     found: dict[str, list[Tensor]] = {}
     for text, (rule, blocks, settings) in rules.items():
-        moved = []
+        moved: list[Tensor] = []
         for view in range(len(both)):
-            own = maps[view, present[view % len(views)]].flatten(1)
-            stack = [rule.propagate(own, observed.attention(view, blocks), grid, settings).unflatten(1, grid)]
-            moved.append(torch.cat([*stack, *([] if background is None else [background[view, None].float()])]))
+            own = maps[view, present[view % len(views)]].float()
+            if len(own) and rule.needs:
+                attention = observed.attention(view, blocks)
+                own = rule.propagate(own.flatten(1), attention, grid, settings).unflatten(1, grid)
+            moved.append(torch.cat([own, *(extra[view] for extra in behind)]))
         pairs = zip(moved[: len(views)], moved[len(views) :], strict=True)
         found[text] = [merged(torch.stack(pair))[0].cpu() for pair in pairs]
     return found
@@ -169,17 +182,19 @@ def merged(maps: Tensor) -> Tensor:
     return (plain + mirrored.flip(3)) / 2
 
 
-def network_rule(text: str, config: Cams, depth: int) -> tuple[Rule, range, Settings]:
-    """The rule that an entry of `rules` names, the blocks of the network that it reads, and its knobs."""
-    name, knobs = config.rule(text)
-    rule = RULES[name]
-    blocks = rule.block_numbers(depth) if knobs.blocks == "rule" else range(depth)
-    if isinstance(knobs.blocks, int):
-        blocks = blocks[-knobs.blocks :]
-    return rule, blocks, knobs.settings()
+def network_rules(config: Cams, depth: int) -> Rules:
+    """Each rule asked for, with the blocks of a network of that depth that it reads, and its knobs."""
+    found: dict[str, tuple[Rule, range, Settings]] = {}
+    for text in config.rules:
+        name, knobs = config.rule(text)
+        blocks = RULES[name].block_numbers(depth) if knobs.blocks == "rule" else range(depth)
+        if isinstance(knobs.blocks, int):
+            blocks = blocks[-knobs.blocks :]
+        found[text] = (RULES[name], blocks, knobs.settings())
+    return found
 
 
-def refuse_large(rules: Mapping[str, tuple[Rule, range, Settings]], grid: tuple[int, int]) -> None:
+def refuse_large(rules: Rules, grid: tuple[int, int]) -> None:
     """Stop before any attention of too large a grid is computed.
 
     Raises:

@@ -90,7 +90,7 @@ def test_any_size_is_padded_with_zeros(size: tuple[int, int]) -> None:
     attention = AttentionSum()
     maps = network.parts(images, [attention]).maps
     assert maps.shape == (2, 3, *grid)
-    assert attention.mean().shape == (2, *[1 + grid[0] * grid[1]] * 2)
+    assert attention.mean(1).shape == (1 + grid[0] * grid[1],) * 2
     torch.testing.assert_close(maps, network.parts(padded).maps, rtol=0, atol=0)
     assert network(images).shape == (2, 3)
     assert all(logits.shape == (2, 9) for logits in Conformer(TINY, outputs=9).eval()(images))
@@ -200,7 +200,7 @@ def test_rows_of_attention_are_queries() -> None:
     running, fused = AttentionSum(), AttentionCoupling()
     moved = attention(torch.eye(4)[None], observers=[running, fused])
     torch.testing.assert_close(moved[0], before)
-    torch.testing.assert_close(running.mean()[0], before)
+    torch.testing.assert_close(running.mean(0), before)
     coupled = torch.tensor([[[0.0, 5, 6]]])  # the first patch looks at the class token, which carries nothing
     torch.testing.assert_close(fused.couple(torch.tensor([[[5.0, 6, 7]]])), coupled)
 
