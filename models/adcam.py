@@ -260,6 +260,8 @@ def restarted(activation: Tensor, step: Tensor, alpha: float) -> Tensor:
     """
     if alpha == 1:
         raise ValueError("a walk that never restarts has no closed form; take alpha below 1")
+    # A few Sinkhorn sweeps may leave an eigenvalue above 1, and no limit; row and column sums both bound it.
+    step = step / torch.minimum(step.sum(0).amax(), step.sum(1).amax()).clamp_min(1)
     system = torch.eye(len(step)).to(step) - alpha * step
     return (1 - alpha) * torch.linalg.solve(system, activation.mT).mT
 

@@ -28,7 +28,7 @@ def head_mean(queries: Tensor, keys: Tensor) -> Tensor:
 class AttentionSum:
     """Running sum over blocks of the head-mean attention: one (B, T, T) buffer, whatever the depth.
 
-    Source: TransCAM's sum of all blocks (Li et al. 2023, eq. 3-4; `published`); spec 8.2, route 1.
+    Source: TransCAM's sum of all blocks (Li et al. 2023, eq. 3-4; `published`).
     """
 
     def __init__(self, blocks: Container[int] | None = None) -> None:
@@ -43,15 +43,15 @@ class AttentionSum:
             self.total = attention if self.total is None else self.total + attention
             self.count += 1
 
-    def mean(self) -> Tensor:
-        """Mean over the blocks seen, (B, T, T).
+    def mean(self, view: int) -> Tensor:
+        """Mean over the blocks seen, of one view of the batch, (T, T).
 
         Raises:
             ValueError: none of the blocks that count was seen.
         """
         if self.total is None:
             raise ValueError(f"no attention was observed for blocks {self.blocks}")
-        return self.total / self.count
+        return self.total[view] / self.count
 
     def couple(self, maps: Tensor) -> Tensor:
         """The sum's patch attention times maps (B, C, N), the class tokens before the N left out; as TransCAM, eq. 5.
@@ -78,13 +78,15 @@ class AttentionRollout:
         """Multiply by one block from the left."""
         attention = head_mean(queries, keys)
         step = (attention + torch.eye(attention.shape[-1], device=attention.device)) / 2
-        self.product = step if self.product is None else step @ self.product
+        with torch.autocast(step.device.type, enabled=False):
+            self.product = step if self.product is None else step @ self.product
 
 
 class AttentionCoupling:
-    """Attention applied to maps without any (T, T) matrix: keeps queries and keys, attends with the maps as values.
+    """Attention applied to maps: keeps queries and keys, and attends with the maps as values; differentiable.
 
-    Equal to `AttentionSum` times the maps; differentiable. Source: spec 8.2, route 2 (`reconstructed`).
+    Equal to `AttentionSum` times the maps (`reconstructed`). Maps are padded to the width of a head, so that kernels
+    that never write attention out accept them.
     """
 
     def __init__(self) -> None:
@@ -97,10 +99,15 @@ class AttentionCoupling:
     def couple(self, maps: Tensor) -> Tensor:
         """Sum over blocks of head-mean patch attention times maps (B, C, N), the class tokens before the N left out."""
         tokens = self.pairs[0][1].shape[2] - maps.shape[2]
-        values = functional.pad(maps.mT, (0, 0, tokens, 0))[:, None]  # class tokens carry nothing
+        return torch.cat([self._couple(part, tokens) for part in maps.split(self.pairs[0][0].shape[3], dim=1)], dim=1)
+
+    def _couple(self, maps: Tensor, tokens: int) -> Tensor:
+        """The same for at most as many maps as a head is wide."""
         coupled = torch.zeros_like(maps)
         for queries, keys in self.pairs:
-            spread = values.expand(-1, queries.shape[1], -1, -1)
+            _, heads, _, width = queries.shape
+            values = functional.pad(maps.mT, (0, width - maps.shape[1], tokens, 0))  # class tokens carry nothing
+            spread = values[:, None].expand(-1, heads, -1, -1).to(queries.dtype)
             attended = functional.scaled_dot_product_attention(queries[:, :, tokens:], keys, spread, scale=1.0)
-            coupled = coupled + attended.mean(dim=1).mT
+            coupled = coupled + attended[..., : maps.shape[1]].mean(dim=1).mT
         return coupled

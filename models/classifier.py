@@ -9,40 +9,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.attention import Observer
-from models.backbones import BACKBONES, Backbone
-from models.conformer import Conformer
+from models.backbones import BACKBONES
+from models.localizer import Activations, Localizer
 
 
-class Classifier(nn.Module):
-    """A classifier of tags that gives activation maps.
-
-    Attributes:
-        backbone: what ImageNet weights load into; knows the normalisation (`mean`, `std`) that it expects.
-        head: what is new and learns faster.
-        stride: how many input pixels a cell of its maps spans.
-        depth: transformer blocks that observers see; 0 for purely convolutional networks.
-        tokens: class tokens before the patch tokens.
-    """
-
-    backbone: Backbone | Conformer
-    head: nn.Module
-    stride: int
-    depth: int
-    tokens: int
-
-    def activations(self, images: Tensor, observers: Sequence[Observer] = ()) -> Tensor:
-        """Normalised images (B, 3, H, W) to maps (B, classes, h, w) before ReLU and before any coupling."""
-        raise TypeError(f"{type(self).__name__} gives no activation maps")
-
-
-class CamClassifier(Classifier):
+class CamClassifier(Localizer):
     """A backbone, global average pooling, and a 1x1 convolution without bias.
 
     Pooling and the convolution commute, so the convolution's maps before pooling are the CAMs.
     Source: released code of IRN (`net/resnet50_cam.py`), and of PSA (`network/resnet38_cls.py`) with dropout 0.5.
     """
-
-    depth = tokens = 0  # no transformer branch
 
     def __init__(self, backbone: str, classes: int, dropout: float = 0.0) -> None:
         super().__init__()
@@ -56,9 +32,9 @@ class CamClassifier(Classifier):
         pooled = self.backbone(images)[-1].mean(dim=(2, 3), keepdim=True)
         return self.head(self.dropout(pooled)).flatten(1)
 
-    def activations(self, images: Tensor, observers: Sequence[Observer] = ()) -> Tensor:
-        """Normalised images (B, 3, H, W) to maps (B, classes, h, w) before ReLU; observers have nothing to see."""
-        return self.head(self.backbone(images)[-1])
+    def activations(self, images: Tensor, tags: Tensor, observers: Sequence[Observer] = ()) -> Activations:
+        """Raw maps of normalised images (B, 3, H, W); tags are not looked at, observers have nothing to see."""
+        return Activations(self.head(self.backbone(images)[-1]))
 
 
 def tag_loss(logits: Tensor, tags: Tensor) -> Tensor:
@@ -70,7 +46,7 @@ def tag_loss(logits: Tensor, tags: Tensor) -> Tensor:
 
     Source: published (PSA and IRN), released code of IRN (`step/train_cam.py`).
     """
-    return functional.multilabel_soft_margin_loss(logits, tags)
+    return functional.multilabel_soft_margin_loss(logits.float(), tags)
 
 
 @torch.no_grad()

@@ -7,13 +7,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from models.classifier import CamClassifier, Classifier
+from models.classifier import CamClassifier
 from models.conformer import CONFORMERS, Conformer, load_conformer
 from models.hybrid import HybridClassifier
 from models.loading import load_trunk
+from models.localizer import Localizer
 from models.transcam import TransCam
 
-CLASSIFIERS: dict[str, Callable[..., Classifier]] = {
+CLASSIFIERS: dict[str, Callable[..., Localizer]] = {
     "cam_classifier": CamClassifier,
     "hybrid": HybridClassifier,
     "transcam": TransCam,
@@ -47,7 +48,7 @@ def load_backbone(trunk: nn.Module, state: Mapping[str, Tensor]) -> None:
         load_trunk(trunk, state)
 
 
-def build_classifier(description: Mapping[str, Any]) -> Classifier:
+def build_classifier(description: Mapping[str, Any]) -> Localizer:
     """The network that a description describes, with random weights."""
     arguments = dict(description)
     return CLASSIFIERS[arguments.pop("network")](**arguments)

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from models.attention import Observer
 from models.backbones import EfficientNetLite0
-from models.classifier import Classifier
+from models.localizer import AttentionClassifier, Parts
 
 TEMPERATURE = 0.2
 
@@ -19,7 +19,7 @@ class SimilarityBlock(nn.Module):
     """A pre-norm transformer block whose attention starts as the similarity of its tokens.
 
     Queries and keys are unit vectors of centred tokens: attention is softmax(cosine / temperature). Both projections
-    start as the same orthogonal matrix, and what the block adds to its tokens starts at zero, so that a pretrained
+    start as the same orthogonal matrix, and what the block mixes into its tokens starts at zero, so that a pretrained
     trunk's features attend to their like from the first step on, and training moves on from there (`reconstructed`).
     """
 
@@ -34,8 +34,7 @@ class SimilarityBlock(nn.Module):
         with torch.no_grad():
             self.key.weight.copy_(self.query.weight)
         for last in (self.out, self.mlp[2]):
-            assert isinstance(last, nn.Linear)
-            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.get_parameter("weight"))
 
     def forward(self, tokens: Tensor, number: int, observers: Sequence[Observer]) -> Tensor:
         """Tokens (B, 1 + N, dim), the class token first, to the same shape."""
@@ -54,7 +53,7 @@ class SimilarityBlock(nn.Module):
         return tokens.unflatten(2, (self.heads, -1)).transpose(1, 2)
 
 
-class HybridClassifier(Classifier):
+class HybridClassifier(AttentionClassifier):
     """EfficientNet-Lite0 with a transformer branch: Conformer's coupling, on the trunk's three stages of stride 16.
 
     After each of these stages the features go down to the tokens (1x1 convolution, layer norm), a block mixes the
@@ -74,6 +73,7 @@ class HybridClassifier(Classifier):
         self.stride = self.backbone.strides[-1]
         self.depth = len(self.taps)
         widths = [self.backbone.channels[tap] for tap in self.taps]
+        self.channels = widths[-1]
         self.class_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.down = nn.ModuleList(nn.Conv2d(width, dim, 1, bias=False) for width in widths)
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in widths)
@@ -114,12 +114,9 @@ class HybridClassifier(Classifier):
         grid = tokens[:, 1:].mT.unflatten(2, features.shape[2:])
         return features + self.up[number](grid), tokens
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Normalised images (B, 3, H, W) to logits (B, classes), the sum of both branches'."""
-        features, class_token = self.features(images)
-        pooled = self.dropout(features.mean(dim=(2, 3)))
-        return self.map_head(pooled[..., None, None]).flatten(1) + self.token_head(class_token)
-
-    def activations(self, images: Tensor, observers: Sequence[Observer] = ()) -> Tensor:
-        """Normalised images (B, 3, H, W) to activation maps (B, classes, h, w) before ReLU and before any coupling."""
-        return self.map_head(self.features(images, observers)[0])
+    def parts(self, images: Tensor, observers: Sequence[Observer] = ()) -> Parts:
+        """Everything that one forward pass of normalised images (B, 3, H, W) computes, on the grid of stride 16."""
+        features, class_token = self.features(images, observers)
+        pooled = self.dropout(features.mean(dim=(2, 3)))  # the head has no bias: pooling before it is the same
+        logits = self.map_head(pooled[..., None, None]).flatten(1) + self.token_head(class_token)
+        return Parts(features, self.map_head(features), logits)

@@ -180,7 +180,7 @@ class Observed:
 
     def attention(self, view: int, blocks: range) -> Attention:
         """What a rule on these blocks reads of one view of the batch."""
-        mean = self.sums[blocks].mean()[view] if blocks in self.sums else None
+        mean = self.sums[blocks].mean(view) if blocks in self.sums else None
         walked = self.rollout.product[view] if self.rollout and self.rollout.product is not None else None
         first = self.tokens
         return Attention(
@@ -209,11 +209,11 @@ RULES: dict[str, Rule] = {
     ),
     "mct_patch": Rule(
         _coupled,
-        "M' = A max(M, 0); patch affinity of MCTformer (Xu et al., CVPR 2022), here on the map handed in: `released`",
+        "M' = A max(M, 0) / max(M); patch affinity of MCTformer (Xu et al., CVPR 2022), on any map: `released`",
     ),
     "rollout": Rule(
         _rollout,
-        "M' = R max(M, 0), R = product of (A + I) / 2 (Abnar & Zuidema, ACL 2020: `published`);"
+        "M' = R max(M, 0) / max(M), R = product of (A + I) / 2 (Abnar & Zuidema, ACL 2020: `published`);"
         " on class activation: `reconstructed`",
         needs=frozenset({"rollout"}),
     ),

@@ -10,6 +10,19 @@ from typing import Literal
 PropagationRule = Literal[
     "none", "tscam", "transcam", "transcam_transposed", "mct_patch", "rollout", "caa", "ppr", "adcam"
 ]
+# The knobs that each rule reads besides max_tokens; adcam reads all.
+READS: dict[PropagationRule, tuple[str, ...]] = {
+    "none": (),
+    "tscam": ("blocks",),
+    "transcam": ("blocks",),
+    "transcam_transposed": ("blocks",),
+    "mct_patch": ("blocks",),
+    "rollout": (),
+    "caa": ("blocks", "steps", "sinkhorn_iters", "box_mask"),
+    "ppr": ("blocks", "direction", "sinkhorn_iters", "alpha"),
+}
+# Published defaults of rules other than adcam, where they differ from `Settings`: CLIP-ES on VOC.
+PUBLISHED: dict[PropagationRule, dict[str, float]] = {"caa": {"steps": 2, "box_mask": 0.4}}
 Similarity = Literal["bhattacharyya", "js", "intersection", "jaccard", "cosine", "shared_topk", "none"]
 Direction = Literal["pull", "push_row", "push_col", "sinkhorn"]
 Mode = Literal["power", "ppr", "heat", "sum"]
@@ -32,7 +45,7 @@ def lazy_share(self_loop: str) -> float | None:
 
 @dataclass(frozen=True)
 class Settings:
-    """The knobs of the propagation rules. Without other mention only AD-CAM reads them.
+    """The knobs of the propagation rules. Without other mention only AD-CAM reads them; see `READS`.
 
     Attributes:
         similarity: how the agreement s of two neighbourhoods is measured; see `adcam.agreement`.

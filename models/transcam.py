@@ -11,8 +11,8 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from models.attention import Observer
-from models.classifier import Classifier
 from models.conformer import CONFORMERS, Conformer, Features
+from models.localizer import AttentionClassifier, Parts
 
 
 class TransCamOutputs(NamedTuple):
@@ -31,7 +31,7 @@ class TransCamOutputs(NamedTuple):
     token_logits: Tensor
 
 
-class TransCam(Classifier):
+class TransCam(AttentionClassifier):
     """Classifier on image tags with maps from its convolutional branch and attention from the other.
 
     Source: Li et al., JVCIR 2023; the convolutional head is 3x3 with bias and has a background channel (`released`).
@@ -46,7 +46,7 @@ class TransCam(Classifier):
         """`size`: a key of `CONFORMERS`; `classes`: without background; `drop_path`: see `Conformer`."""
         super().__init__()
         self.backbone = Conformer(CONFORMERS[size], 1 + classes, "cam", drop_path)
-        self.depth = self.backbone.depth
+        self.depth, self.channels = self.backbone.depth, CONFORMERS[size].channels
 
     @property
     def head(self) -> nn.ModuleList:  # type: ignore[override]
@@ -61,14 +61,8 @@ class TransCam(Classifier):
             features, maps, maps.mean(dim=(2, 3)), self.backbone.trans_cls_head(features.tokens[:, 0])
         )
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Normalised images (B, 3, H, W) to logits (B, classes) for the tag loss: the sum of both branches'.
-
-        Source: one loss on the sum (`published` and `released`).
-        """
-        outputs = self.outputs(images)
-        return (outputs.conv_logits + outputs.token_logits)[:, 1:]
-
-    def activations(self, images: Tensor, observers: Sequence[Observer] = ()) -> Tensor:
-        """Normalised images (B, 3, H, W) to raw maps (B, classes, ceil(H / 16), ceil(W / 16)): no ReLU, no coupling."""
-        return self.outputs(images, observers).maps[:, 1:]
+    def parts(self, images: Tensor, observers: Sequence[Observer] = ()) -> Parts:
+        """Features, maps and summed logits without the background channel, on the grid (ceil(H / 16), ceil(W / 16))."""
+        outputs = self.outputs(images, observers)
+        logits = outputs.conv_logits + outputs.token_logits
+        return Parts(outputs.features.maps, outputs.maps[:, 1:], logits[:, 1:])

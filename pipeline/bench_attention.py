@@ -22,13 +22,13 @@ from models.transcam import TransCam
 
 def uncoupled(network: TransCam, views: Tensor) -> Tensor:
     """The network alone, whose memory no route can save."""
-    return network.activations(views)
+    return network.parts(views).maps
 
 
 def running_sum(network: TransCam, views: Tensor) -> Tensor:
     """Attention added up block by block."""
     attention = AttentionSum()
-    maps = network.activations(views, [attention])
+    maps = network.parts(views, [attention]).maps
     assert attention.total is not None
     patches = attention.total[:, network.tokens :, network.tokens :]
     return (maps.flatten(2) @ patches.mT).view_as(maps)
@@ -37,14 +37,14 @@ def running_sum(network: TransCam, views: Tensor) -> Tensor:
 def fused(network: TransCam, views: Tensor) -> Tensor:
     """Queries and keys of all blocks kept, attention never written out."""
     attention = AttentionCoupling()
-    maps = network.activations(views, [attention])
+    maps = network.parts(views, [attention]).maps
     return attention.couple(maps.flatten(2)).view_as(maps)
 
 
 def stacked(network: TransCam, views: Tensor) -> Tensor:
     """Attention of all blocks and heads kept, then stacked and averaged (released code of TransCAM)."""
     blocks: list[Tensor] = []
-    maps = network.activations(views, [lambda _, queries, keys: blocks.append((queries @ keys.mT).softmax(-1))])
+    maps = network.parts(views, [lambda _, queries, keys: blocks.append((queries @ keys.mT).softmax(-1))]).maps
     patches = torch.stack(blocks).mean(dim=2).sum(dim=0)[:, network.tokens :, network.tokens :]
     return (maps.flatten(2) @ patches.mT).view_as(maps)
 

@@ -73,8 +73,12 @@ def save_per_class(folder: Path, values: Mapping[str, float], title: str, quanti
 
 def save_rules(folder: Path, rules: Mapping[str, Mapping[str, float]]) -> None:
     """mIoU, false positives and false negatives of several propagation rules, as `rules.csv` and `.png`."""
-    columns = {key: [scores.get(key, 0.0) for scores in rules.values()] for key in ("miou", "fpr", "fnr")}
+    keys = ("miou", "fpr", "fnr")
+    rules = {rule: scores for rule, scores in rules.items() if all(key in scores for key in keys)}
+    columns = {key: [scores[key] for scores in rules.values()] for key in keys}
     save_table(folder / "rules.csv", {"rule": list(rules), **columns})
+    if not rules:
+        return
     figure = new_figure(height=max(2.4, 0.6 * len(rules) + 1.0))
     axes = figure.add_subplot()
     for number, (key, values) in enumerate(columns.items()):
@@ -85,3 +89,20 @@ def save_rules(folder: Path, rules: Mapping[str, Mapping[str, float]]) -> None:
     axes.set(xlim=(0, 1))
     axes.legend()
     save_figure(folder / "rules.png", figure)
+
+
+def save_epochs(folder: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """mIoU of each network's maps after every epoch, as `epochs.csv` and, where there are any, `epochs.png`."""
+    names = ("network", "epoch", "labels_miou", "miou")
+    save_table(folder / "epochs.csv", {name: [row[name] for row in rows] for name in names})
+    if not rows:
+        return
+    figure = new_figure()
+    axes = figure.add_subplot()
+    table = pd.DataFrame(rows)
+    for network, part in table.groupby("network"):
+        axes.plot(part["epoch"], part["labels_miou"], marker="o", label=f"{network}: labels without a threshold")
+        axes.plot(part["epoch"], part["miou"], marker="s", linestyle="--", label=f"{network}: with its background map")
+    axes.set(xlabel="epoch", ylabel="mIoU of tracked training photographs")
+    axes.legend()
+    save_figure(folder / "epochs.png", figure)

@@ -68,7 +68,7 @@ def tables(study: Path) -> dict[str, str]:
     """
     runs = study_runs(study)
     found = {f"study: {study.name}": study_table(runs)}
-    if any("rules" in run["seeds"] for run in runs):
+    if any(run.get("rules", {}).get("rules") for run in runs):
         found[f"rules: {study.name}"] = rules_table(runs)
     return found
 
@@ -88,24 +88,34 @@ def study_runs(study: Path) -> list[dict[str, Any]]:
 
 def study_table(runs: Sequence[dict[str, Any]]) -> str:
     """One row for each method and background rule: the numbers of every stage."""
-    rows = [(setting(run), {name: value(run, keys) for name, keys in COLUMNS.items()}) for run in runs]
+    rows = [(setting(run), seed_of(run), {name: value(run, keys) for name, keys in COLUMNS.items()}) for run in runs]
     return table(("method", "background rule"), COLUMNS, rows)
 
 
 def rules_table(runs: Sequence[dict[str, Any]]) -> str:
     """One row for each propagation rule and background rule: the seeds that it gives."""
     rows = [
-        ((rule, setting(run)[1]), {name: value(scores, keys) for name, keys in RULE_COLUMNS.items()})
+        ((setting(run)[0], rule, setting(run)[1]), seed_of(run), {n: value(scores, k) for n, k in RULE_COLUMNS.items()})
         for run in runs
-        for rule, scores in run["seeds"].get("rules", {}).items()
+        for rule, scores in run.get("rules", {}).get("rules", {}).items()
     ]
-    return table(("propagation rule", "background rule"), RULE_COLUMNS, rows)
+    return table(("method", "propagation rule", "background rule"), RULE_COLUMNS, rows)
 
 
-def table(names: tuple[str, ...], columns: Iterable[str], rows: Sequence[tuple[tuple[str, ...], Row]]) -> str:
-    """Rows of the same name become one line: mean and spread over seeds."""
+def table(names: tuple[str, ...], columns: Iterable[str], rows: Sequence[tuple[tuple[str, ...], int, Row]]) -> str:
+    """Rows of the same name become one line: mean and spread over seeds.
+
+    Raises:
+        UserError: two rows have the same name and seed: they differ in knobs that the table does not show.
+    """
     groups: dict[tuple[str, ...], list[Row]] = {}
-    for name, row in rows:
+    seen: set[tuple[tuple[str, ...], int]] = set()
+    for name, seed, row in rows:
+        if (name, seed) in seen:
+            raise UserError(
+                f"two runs of {', '.join(name)} have seed {seed}; keep runs of other knobs in another study"
+            )
+        seen.add((name, seed))
         groups.setdefault(name, []).append(row)
     header = [*names, "seeds", *columns]
     lines = [header, ["---"] * len(names) + ["---:"] * (len(header) - len(names))]
@@ -117,8 +127,13 @@ def table(names: tuple[str, ...], columns: Iterable[str], rows: Sequence[tuple[t
 
 def setting(metrics: dict[str, Any]) -> tuple[str, str]:
     """What a run's row is named by: method and background rule."""
-    protocol = metrics["masks"]["protocol"]
+    protocol = metrics["seeds"]["protocol"]
     return protocol["method"], str(protocol["bg_thresh"])
+
+
+def seed_of(metrics: dict[str, Any]) -> int:
+    """A run's seed."""
+    return int(metrics["seeds"]["protocol"]["seed"])
 
 
 def value(metrics: dict[str, Any], keys: Iterable[str]) -> float | None:

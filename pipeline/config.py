@@ -10,18 +10,21 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from models.propagation_settings import Direction, Mode, PropagationRule, Settings, Similarity
+from models.propagation_settings import PUBLISHED, READS, Direction, Mode, PropagationRule, Settings, Similarity
 from pipeline.errors import UserError, listed
 
 PRESETS = Path(__file__).parent / "presets"
 CONFIG = Path("data/config")
 ARTEFACTS = ("seeds", "refined", "masks", "segmenter")
+# Scored besides them: maps that the localizer's training left of a few photographs, and those of several rules.
+EVALUATED = ("localizer", "rules", *ARTEFACTS)
 
 
 class Section(BaseModel):
@@ -52,6 +55,8 @@ Name = Annotated[str, Field(min_length=1)]
 Side = Annotated[int, Number, Field(ge=32, le=4096)]
 Pair = Annotated[list[Count], Field(min_length=2, max_length=2)]
 Scales = Annotated[list[Annotated[float, Number, Field(ge=0.1, le=4)]], Field(min_length=1, max_length=12)]
+RuleText = Annotated[str, Field(pattern=r"^[a-z_]+(:[a-z_]+=[\w.:-]+(,[a-z_]+=[\w.:-]+)*)?$", max_length=100)]
+TargetPhase = Annotated[str, Field(pattern=r"^\d+:(share|ema|freeze|auto)(:(iteration|epoch))?$")]
 BackgroundRule = Annotated[Share | Literal["otsu"] | None, Maybe]
 
 
@@ -154,11 +159,45 @@ class Classifier(Section):
 class Localizer(Section):
     """The second training of methods that have one."""
 
-    rule: Literal["none"]
+    rule: Literal["none", "amn", "bao"]
+    backbone: Literal["efficientnet_lite0", "resnet50", "resnet38"]
+    weights: Name
+    confidence_pair: Annotated[list[Share], Field(min_length=2, max_length=2)]
+    crf: Literal["psa", "irn", "deeplab", "toco_seg", "toco_cam", "afa"]
+    max_side: Annotated[int, Number, Field(ge=64)]
+    smoothing: Annotated[float, Number, Field(ge=0, lt=1)]
+    foreground_weight: Positive
+    pixel_weight: NonNegative
+    label_source: Literal["online_target", "static"]
+    label_norm: Literal["max", "minmax"]
+    label_background: Annotated[Share | None, Maybe]
+    am_head: Literal["conv3x3", "conv1x1", "aspp"]
+    reading: Literal["released", "clean"]
+    target_schedule: Annotated[list[TargetPhase], Field(min_length=1)]
+    momentum: Annotated[list[Share], Field(min_length=2, max_length=2)]
+    momentum_restart: Literal["epoch", "none"]
+    track: Annotated[int, Number, Field(ge=0)]
+    optimisation: Optimisation
+    augmentation: Augmentation
+
+    @model_validator(mode="after")
+    def _phases_ascend(self) -> Localizer:
+        starts = [phase[0] for phase in self.phases()]
+        if starts[0] != 0 or starts != sorted(set(starts)) or starts[-1] >= self.optimisation.epochs:
+            raise ValueError(
+                "localizer.target_schedule starts at epoch 0 and ascends within localizer.optimisation.epochs; got "
+                f"{self.target_schedule}"
+            )
+        return self
+
+    def phases(self) -> list[tuple[Any, ...]]:
+        """The target's schedule as (from epoch, mode) or (from epoch, mode, every)."""
+        words = [phase.split(":") for phase in self.target_schedule]
+        return [(int(first), *others) for first, *others in words]
 
 
 class Propagation(Section):
-    """Knobs of the rules on a network's attention; what they mean stands in `models.propagation_settings`."""
+    """Knobs of the rule adcam; what they mean stands in `models.propagation_settings`."""
 
     blocks: Literal["rule", "all"] | Count
     similarity: Similarity
@@ -190,10 +229,15 @@ class Propagation(Section):
         return Settings(**self.model_dump(exclude={"blocks"}))
 
 
+def _one_word(value: Any) -> Any:
+    """A single word is a list of one."""
+    return [value] if isinstance(value, str) else value
+
+
 class Cams(Section):
     """Multi-scale inference of activation maps."""
 
-    rules: Annotated[list[Name], Field(min_length=1)]
+    rules: Annotated[list[RuleText], BeforeValidator(_one_word), Field(min_length=1)]
     long_side: Annotated[Side | None, Maybe]
     scales: Scales
     square: bool
@@ -203,28 +247,44 @@ class Cams(Section):
 
     @model_validator(mode="after")
     def _rules_known(self) -> Cams:
-        if len(set(self.rules)) != len(self.rules):
-            raise ValueError("cams.rules names a rule twice")
-        for rule in self.rules:
-            self.rule(rule)
+        chosen = [self.rule(text) for text in self.rules]
+        for number, one in enumerate(chosen):
+            if one in chosen[:number]:
+                raise ValueError(f"cams.rules: {self.rules[number]!r} is there twice")
         return self
 
     def rule(self, text: str) -> tuple[PropagationRule, Propagation]:
         """The rule and the knobs that an entry of `rules` names: `adcam`, or `adcam:gamma=0,steps=1`.
 
+        Knobs in `propagation` are adcam's; other rules have their published ones. An entry's own win.
+
         Raises:
-            ValueError: no such rule or knob, or a value that it cannot have.
+            ValueError: no such rule, a knob that it does not read, or a value that it cannot have.
         """
         name, _, changes = text.partition(":")
         if name not in get_args(PropagationRule):
             raise ValueError(f"cams.rules: no rule {name!r}; allowed are {', '.join(get_args(PropagationRule))}")
+        rule = cast(PropagationRule, name)
         knobs = self.propagation.model_dump()
+        allowed = READS.get(rule, tuple(knobs))
+        if rule in READS:
+            knobs |= asdict(Settings(max_tokens=self.propagation.max_tokens)) | PUBLISHED.get(rule, {})
         for change in filter(None, changes.split(",")):
             knob, _, value = change.partition("=")
-            if knob not in knobs:
-                raise ValueError(f"cams.rules: {text!r} sets {knob!r}; knobs are {', '.join(knobs)}")
+            if knob not in allowed:
+                raise ValueError(f"cams.rules: {text!r}: {name} reads {', '.join(allowed) or 'no knobs'}, not {knob!r}")
             knobs[knob] = yaml.safe_load(value)
-        return cast(PropagationRule, name), Propagation.model_validate(knobs)
+        try:
+            if rule == "ppr" and knobs["alpha"] == 1:
+                raise ValueError("a walk that never restarts has no closed form; take alpha below 1")
+            if rule == "caa" and knobs["steps"] == "closed":
+                raise ValueError("steps is a number")
+            return rule, Propagation.model_validate(knobs)
+        except ValidationError as error:
+            problems = "; ".join(f"{_at(knobs, item['loc'])[0]}: {item['msg']}" for item in error.errors())
+            raise ValueError(f"cams.rules: {text!r}: {problems}") from error
+        except ValueError as error:
+            raise ValueError(f"cams.rules: {text!r}: {error}") from error
 
 
 class Affinity(Section):
@@ -488,9 +548,10 @@ class TrainClassifierConfig(Classifier):
 
 
 class TrainLocalizerConfig(Localizer):
-    """What train_localizer is told."""
+    """What train_localizer is told; how maps are extracted, for rules that make maps while they train."""
 
     seed: Seed
+    cams: Cams | None
 
 
 class TrainAffinityConfig(Affinity):
@@ -533,7 +594,7 @@ STAGES: dict[str, type[Section]] = {
     "refine_cams": Refine,
     "make_masks": MakeMasksConfig,
     "train_segmenter": TrainSegmenterConfig,
-    **{f"evaluate_{artefact}": EvaluateConfig for artefact in ARTEFACTS},
+    **{f"evaluate_{artefact}": EvaluateConfig for artefact in EVALUATED},
     "report": ReportConfig,
 }
 
@@ -554,16 +615,22 @@ def stage_configs(params: Params) -> dict[str, dict[str, Any]]:
     seed, background = {"seed": p["seed"]}, {"bg_thresh": p["bg_thresh"]}
     data = {key: p["data"][key] for key in ("name", "root", "classes", "limit", "max_megapixels")}
     run = {key: p[key] for key in ("method", "profile", "seed")}
-    weights, rules, scales = p["classifier"]["weights"], p["cams"]["rules"], p["cams"]["scales"]
-    cams = run | {"initial_weights": weights, "rule": rules[0], "cam_scales": scales}
-    refined = cams | {"refine": p["refine"]["rule"]}
+    chosen = "constants of the compact preset, on scenes of another drawing seed" if p["profile"] == "compact" else None
+    weights, maps = p["classifier"]["weights"], p["cams"]
+    views = {f"cam_{key}": maps[key] for key in ("long_side", "scales", "square", "fusion")}
+    cams = run | {"initial_weights": weights, "chosen_with_masks": chosen} | views
+    rules = {text: params.cams.rule(text)[1].model_dump() for text in maps["rules"]}
+    seeds = cams | {"rule": maps["rules"][0], "rule_knobs": rules[maps["rules"][0]]}
+    refined = seeds | {"refine": p["refine"]["rule"]}
     segmenter = {
         "initial_weights": p["segmenter"]["weights"],
         "test_scales": p["segmenter"]["test_scales"],
         "crf": p["segmenter"]["test_crf"],
     }
     protocols = {
-        "seeds": cams | {"crf": None},
+        "localizer": run | {"crf": None, "tracked": p["localizer"]["track"]},
+        "rules": cams | {"crf": None, "rules": rules},
+        "seeds": seeds | {"crf": None},
         "refined": refined | {"crf": None},
         "masks": refined | {"crf": p["masks"]["crf"]},
         "segmenter": run | segmenter,
@@ -574,13 +641,14 @@ def stage_configs(params: Params) -> dict[str, dict[str, Any]]:
     return {
         "prepare_data": data | {"source": p["data"][params.data.name]},
         "train_classifier": p["classifier"] | seed,
-        "train_localizer": p["localizer"] | seed,
+        "train_localizer": p["localizer"] | seed | {"cams": None if params.localizer.rule == "none" else p["cams"]},
         "extract_cams": p["cams"],
         "train_affinity": p["affinity"] | seed,
         "refine_cams": p["refine"],
         "make_masks": p["masks"] | background,
         "train_segmenter": p["segmenter"] | seed,
-        **{f"evaluate_{name}": background | {"protocol": protocols[name]} for name in ARTEFACTS},
+        **{f"evaluate_{name}": background | {"protocol": protocols[name]} for name in ("rules", *ARTEFACTS)},
+        "evaluate_localizer": {"bg_thresh": None, "protocol": protocols["localizer"]},
         "report": p["report"] | {"params": shown},
     }
 

@@ -1,8 +1,8 @@
 """Stage evaluate: scores of one artefact against ground-truth masks, which only this stage reads (report shows them).
 
-Run as `python -m pipeline.evaluate seeds` (or refined, masks, segmenter). Maps and masks are scored on the training
-split, restricted to the tags; predictions on the validation split, without tags. Where the data set has no masks,
-what can be said without them is reported: coverage.
+Run as `python -m pipeline.evaluate seeds` (or rules, localizer, refined, masks, segmenter). Maps and masks are scored
+on the training split, restricted to the tags; predictions on the validation split, without tags. Where the data set has
+no masks, what can be said without them is reported: coverage.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from pipeline.background import Rule, hard_labels, with_background
-from pipeline.charts import save_curve, save_per_class, save_rules
-from pipeline.config import ARTEFACTS, EvaluateConfig, stage_config
+from pipeline.charts import save_curve, save_epochs, save_per_class, save_rules
+from pipeline.config import EVALUATED, EvaluateConfig, stage_config
 from pipeline.files import new_folder, write_json
 from pipeline.ground_truth import GroundTruth
 from pipeline.manifest import Manifest, Record, load_manifest
@@ -40,15 +40,17 @@ class Item:
     record: Record
     labels: Labels
     maps: Maps | None = None
-    background: bool = False  # whether a background map of its own takes part
 
 
 def main() -> None:
     """Score the artefact named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("artefact", choices=ARTEFACTS)
+    parser.add_argument("artefact", choices=EVALUATED)
     artefact: str = parser.parse_args().artefact
     config = stage_config(f"evaluate_{artefact}", EvaluateConfig)
+    if artefact in ("localizer", "rules"):
+        (evaluate_epochs if artefact == "localizer" else evaluate_rules)(config)
+        return
     manifest = load_manifest()
     split = manifest.split("val" if artefact == "segmenter" else "train")
     with new_folder(Path("metrics/plots") / artefact) as plots:
@@ -78,20 +80,61 @@ def evaluate(artefact: str, manifest: Manifest, config: EvaluateConfig, plots: P
     if "oracle" in metrics:
         used = 0.5 if config.bg_thresh is None else config.bg_thresh
         save_curve(plots, *tally.curve_points(), used if isinstance(used, float | int) else None)
-    if artefact == "seeds" and (stores := sorted(path for path in Path("data/seeds").iterdir() if path.is_dir())):
-        metrics["rules"] = {config.protocol["rule"]: {key: metrics[key] for key in RULE_SCORES if key in metrics}}
-        metrics["rules"] |= {store.name: rule_scores(store, manifest, config.bg_thresh, truth) for store in stores}
-        save_rules(plots, metrics["rules"])
     return metrics
 
 
-def rule_scores(store: Path, manifest: Manifest, rule: Rule, truth: GroundTruth) -> dict[str, Any]:
-    """The scores of a further propagation rule's maps."""
-    tally = Tally(truth, manifest)
-    for item in read_maps(store, manifest, rule):
-        tally.add(item)
-    scores = tally.summary()
-    return {key: scores[key] for key in RULE_SCORES if key in scores}
+def evaluate_epochs(config: EvaluateConfig) -> None:
+    """Score the maps that the localizer's training left of a few photographs after every epoch, where it did.
+
+    Per epoch and network: mIoU of the labels that its foreground maps give without a threshold (1 - the strongest class
+    competes), and with its own background map where it has one.
+    """
+    manifest = load_manifest().split("train")
+    truth = GroundTruth(manifest)
+    rows: list[dict[str, Any]] = []
+    for store in sorted(Path("data/localizer/epochs").glob("*-*")):
+        network, epoch = store.name.rsplit("-", 1)
+        tally = Tally(truth, manifest)
+        for item in read_maps(store, manifest, None):
+            tally.add(item)
+        if tally.curve.histogram.any():
+            scores = tally.summary()
+            rows.append(
+                {
+                    "network": network,
+                    "epoch": int(epoch),
+                    "labels_miou": scores["no_threshold"]["miou"],
+                    "miou": scores["miou"],
+                }
+            )
+    with new_folder(Path("metrics/plots/localizer")) as plots:
+        save_epochs(plots, rows)
+    epochs: dict[str, dict[str, list[float]]] = {}
+    for row in rows:
+        for key in ("labels_miou", "miou"):
+            epochs.setdefault(row["network"], {}).setdefault(key, []).append(row[key])
+    metrics = {
+        "epochs": epochs,
+        "protocol": protocol("localizer", config, {record.id for record in truth.known(manifest)}),
+    }
+    write_json(Path("metrics/localizer.json"), metrics)
+
+
+def evaluate_rules(config: EvaluateConfig) -> None:
+    """Score the maps of every propagation rule, where extract_cams was asked for several."""
+    manifest = load_manifest().split("train")
+    truth, rules = GroundTruth(manifest), {}
+    for store in sorted(Path("data/rules").iterdir()):
+        tally = Tally(truth, manifest)
+        for item in read_maps(store, manifest, config.bg_thresh):
+            tally.add(item)
+        if tally.scored:
+            scores = tally.summary()
+            rules[store.name] = {key: scores[key] for key in RULE_SCORES if key in scores}
+    with new_folder(Path("metrics/plots/rules")) as plots:
+        save_rules(plots, rules)
+    known = {record.id for record in truth.known(manifest)}
+    write_json(Path("metrics/rules.json"), {"rules": rules, "protocol": protocol("rules", config, known)})
 
 
 class Tally:
@@ -103,7 +146,6 @@ class Tally:
         labels = len(manifest.classes) + 1
         self.confusion: Confusion = np.zeros((labels, labels), dtype=np.int64)
         self.curve = ThresholdCurve(labels)
-        self.with_background = False
 
     def add(self, item: Item) -> None:
         """Count one photograph, if its masks are known."""
@@ -113,7 +155,6 @@ class Tally:
         self.confusion += confusion_matrix(mask, item.labels, len(self.confusion))
         if item.maps is not None:
             self.curve.add(mask, item.maps, self.manifest.class_ids(item.record))
-            self.with_background |= item.background
 
     def summary(self) -> dict[str, Any]:
         """Scores at the background rule; of maps also the best threshold, and without any threshold.
@@ -132,9 +173,8 @@ class Tally:
             "threshold": round(float(thresholds[best]), 4),
             "chosen_with": "the masks that it is scored on",
         }
-        if not self.with_background:
-            half = summary(confusions[int(np.flatnonzero(thresholds == 0.5)[0])], self.manifest.classes)
-            scores["no_threshold"] = {key: half[key] for key in RULE_SCORES if key in half}
+        half = summary(confusions[int(np.flatnonzero(thresholds == 0.5)[0])], self.manifest.classes)
+        scores["no_threshold"] = {key: half[key] for key in RULE_SCORES if key in half}
         return scores
 
     def curve_points(self) -> tuple[list[float], list[float]]:
@@ -177,7 +217,7 @@ def read_maps(store: Path, manifest: Manifest, rule: Rule) -> Iterator[Item]:
     for entry in tqdm(read_store(store), total=len(records), desc=store.name, disable=None):
         maps, background = fused_maps(entry, entry.size)
         labels = hard_labels(with_background(maps, rule, background), entry.class_ids)
-        yield Item(records[entry.id], labels, maps, background is not None)
+        yield Item(records[entry.id], labels, maps)
 
 
 class Coverage:

@@ -65,6 +65,28 @@ class TaggedExamples(Photographs):
         return {"image": view, "tags": self.tags[index], "id": record.id}
 
 
+class LabelledExamples(TaggedExamples):
+    """Random views of photographs with their tags and, where a folder of masks is given, their pixel labels."""
+
+    def __init__(
+        self, manifest: Manifest, masks: Path | None, settings: Augmentation, normalisation: Normalisation
+    ) -> None:
+        super().__init__(manifest, settings, normalisation)
+        self.masks = masks
+
+    def example(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
+        """`image` (3, crop, crop), `tags` (classes,), `labels` (crop, crop) int64, `id`.
+
+        Labels are 255 outside the photograph; inside they come from the masks, or are 0 without any.
+        """
+        record = self.records[index]
+        labels = np.zeros(record.size, dtype=np.uint8)
+        if self.masks is not None:
+            labels = read_mask(self.masks / f"{record.id}.png", record.size)
+        view, targets = random_view(self.read(record), labels, self.settings, self.normalisation, rng)
+        return {"image": view, "labels": targets, "tags": self.tags[index], "id": record.id}
+
+
 class MaskedExamples(Photographs):
     """Random views of photographs with their pseudo masks."""
 

@@ -69,6 +69,8 @@ class Run:
     truth: GroundTruth
     notes: list[str]
     metrics: dict[str, dict[str, Any]]
+    rules: dict[str, dict[str, Any]]
+    epochs: dict[str, dict[str, list[float]]]
     classifier: dict[str, Any]
 
 
@@ -114,6 +116,8 @@ def load_run() -> Run:
         truth=GroundTruth(manifest),
         notes=read_json(PREPARED / "notes.json", "prepare_data"),
         metrics={name: read_json(METRICS / f"{name}.json", f"evaluate@{name}") for name in ARTEFACTS},
+        rules=read_json(METRICS / "rules.json", "evaluate@rules")["rules"],
+        epochs=read_json(METRICS / "localizer.json", "evaluate@localizer")["epochs"],
         classifier=read_json(METRICS / "classifier.json", "train_classifier"),
     )
 
@@ -138,6 +142,8 @@ def page(run: Run, miou_chart: str) -> str:
         classes=run.manifest.classes,
         notes=run.notes,
         artefacts={name: run.metrics[name] | {"split": split_of(run, name)} for name in ARTEFACTS},
+        rules=run.rules,
+        epochs=run.epochs,
         scores=SCORES,
         coverage=COVERAGE,
         protocol=protocol_table(run),

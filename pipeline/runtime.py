@@ -35,6 +35,10 @@ def be_deterministic() -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False
+    # The backward passes of these kernels add up in any order, whatever the line above says.
+    torch.backends.cuda.enable_flash_sdp(False)
+    torch.backends.cuda.enable_mem_efficient_sdp(False)
+    torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def derived_seed(*parts: int | str) -> int:
@@ -65,6 +69,15 @@ def barrier() -> None:
     """Wait for the other processes."""
     if dist.is_initialized():
         dist.barrier()
+
+
+def all_mean(value: torch.Tensor) -> torch.Tensor:
+    """Mean of a tensor over all processes, the same in each."""
+    if not dist.is_initialized():
+        return value
+    total = value.detach().clone()
+    dist.all_reduce(total)
+    return total / world_size()
 
 
 @contextmanager

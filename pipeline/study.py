@@ -38,7 +38,7 @@ def main() -> None:
             folder = Path("metrics/studies") / arguments.study / run
             if not folder.exists():
                 knobs = [f"method={method}", f"seed={seed}", *arguments.knobs]
-                keep_metrics(run_experiment(knobs, artefacts), folder, ("classifier", *artefacts))
+                keep_metrics(run_experiment(knobs, artefacts), folder, ("classifier", "localizer", "rules", *artefacts))
 
 
 def run_experiment(knobs: list[str], artefacts: Sequence[str]) -> str:
@@ -50,7 +50,7 @@ def run_experiment(knobs: list[str], artefacts: Sequence[str]) -> str:
     print(f"== {' '.join(knobs)}", flush=True)
     before = experiments()
     words = [word for knob in knobs for word in ("-S", knob)]
-    targets = [f"evaluate@{artefact}" for artefact in artefacts]
+    targets = [f"evaluate@{artefact}" for artefact in ("localizer", "rules", *artefacts)]
     if subprocess.run(["dvc", "exp", "run", "--temp", *words, *targets], check=False).returncode:
         raise UserError(f"the experiment {' '.join(knobs)} failed; see above")
     new = experiments() - before

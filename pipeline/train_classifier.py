@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from models.classifier import Classifier, mean_average_precision, tag_loss
+from models.classifier import mean_average_precision, tag_loss
 from models.classifiers import build_classifier, classifier_description, load_backbone
+from models.localizer import Localizer
 from pipeline.charts import save_history
 from pipeline.config import TrainClassifierConfig, stage_config
 from pipeline.examples import Photographs, TaggedExamples, resized_view
@@ -60,7 +61,7 @@ def objective(network: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tenso
 
 
 @torch.inference_mode()
-def tag_scores(network: Classifier, manifest: Manifest, long_side: float) -> dict[str, object]:
+def tag_scores(network: Localizer, manifest: Manifest, long_side: float) -> dict[str, object]:
     """Average precision per class on the validation split, each photograph at the mean training size."""
     held_out = manifest.split("val")
     photographs, device = Photographs(held_out), pick_device()

@@ -1,7 +1,8 @@
 """Stage train_localizer: the second training of methods that have one.
 
 A rule takes the trained classifier and writes the network that extract_cams reads, in the same form. Methods without
-a second training use the rule `none`: their classifier is their localizer.
+a second training use the rule `none`: their classifier is their localizer. Rules may leave maps of a few photographs
+after every epoch in `epochs/`, which `evaluate localizer` scores; training itself never reads a mask.
 """
 
 from __future__ import annotations
@@ -10,29 +11,48 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from pipeline.charts import save_history, save_table
 from pipeline.config import TrainLocalizerConfig, stage_config
 from pipeline.files import new_folder
+from pipeline.localizers import CLASSIFIER, History, train_amn, train_bao
+from pipeline.manifest import PREPARED
+from pipeline.resume import resume_folder
 from pipeline.runtime import rank
 from pipeline.stage import run_distributed_stage
 
-INPUT, OUTPUT = Path("data/classifier"), Path("data/localizer")
+OUTPUT, PLOTS = Path("data/localizer"), Path("metrics/plots/localizer_training")
 
 
-def classifier_as_localizer(config: TrainLocalizerConfig, output: Path) -> None:
-    """Pass the classifier through."""
-    for name in ("network.json", "weights.safetensors"):
-        shutil.copyfile(INPUT / name, output / name)
+def pass_classifier(config: TrainLocalizerConfig, folder: Path) -> History:
+    """The classifier is the localizer."""
+    result = folder / "result"
+    if rank() == 0:
+        shutil.rmtree(result, ignore_errors=True)
+        shutil.copytree(CLASSIFIER, result)
+    return []
 
 
-RULES: dict[str, Callable[[TrainLocalizerConfig, Path], None]] = {"none": classifier_as_localizer}
+RULES: dict[str, Callable[[TrainLocalizerConfig, Path], History]] = {
+    "none": pass_classifier,
+    "amn": train_amn,
+    "bao": train_bao,
+}
 
 
 def main() -> None:
-    """Apply the rule of the method."""
+    """Apply the rule of the method; its result in `<resume folder>/result` goes into place."""
     config = stage_config("train_localizer", TrainLocalizerConfig)
-    if rank() == 0:
-        with new_folder(OUTPUT) as output:
-            RULES[config.rule](config, output)
+    inputs = [CLASSIFIER, PREPARED / "manifest.csv", PREPARED / "classes.json"]
+    with resume_folder("train_localizer", config, inputs) as folder:
+        history = RULES[config.rule](config, folder)
+        if rank() == 0:
+            with new_folder(OUTPUT) as output:
+                shutil.copytree(folder / "result", output, dirs_exist_ok=True)
+            with new_folder(PLOTS) as plots:
+                if history:
+                    save_history(plots, history)
+                else:
+                    save_table(plots / "history.csv", {"epoch": [], "lr": [], "loss": []})
 
 
 if __name__ == "__main__":

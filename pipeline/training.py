@@ -34,6 +34,24 @@ class Examples(Protocol):
         """One example: tensors, and the image's id under `id`."""
 
 
+class Companion:
+    """What else a training changes beside its network: nothing. Trainings that need more override some of it."""
+
+    def after_step(self, epoch: int, step: int, steps: int) -> None:
+        """Called after each step of the optimiser; all counts from 0."""
+
+    def after_epoch(self, epoch: int) -> dict[str, float]:
+        """Called after each epoch, before its checkpoint; further columns of the history."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a continued run must know: tensors and builtins."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+
+
 class _SeededViews(Dataset[dict[str, Any]]):
     """Items are (epoch, index), so that worker processes need no state of their own."""
 
@@ -82,6 +100,7 @@ def fit(
     settings: Optimisation,
     seed: int,
     folder: Path,
+    companion: Companion | None = None,
 ) -> list[dict[str, float]]:
     """Train a network with the polynomial schedule (power 0: a constant rate); continue from the last checkpoint.
 
@@ -96,6 +115,7 @@ def fit(
         settings: epochs, batch over all processes, learning rates, and so on.
         seed: of order, views and dropout.
         folder: where the checkpoint lives.
+        companion: what else changes in training, kept in the checkpoint too.
 
     Returns:
         One row for each epoch: epoch, learning rate, mean loss and terms.
@@ -110,12 +130,14 @@ def fit(
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = _optimiser(network, head, settings)
     scaler = torch.amp.GradScaler(device.type, enabled=precision(device) == torch.float16)
+    companion = companion or Companion()
     history: list[dict[str, float]] = []
     checkpoint = folder / "checkpoint.pt"
     if (state := load_checkpoint(checkpoint)) is not None:
         network.load_state_dict(state["network"])
         optimiser.load_state_dict(state["optimiser"])
         scaler.load_state_dict(state["scaler"])
+        companion.load_state_dict(state["companion"])
         history = state["history"]
         if rank() == 0:
             print(f"continuing after epoch {len(history)} of {settings.epochs}", flush=True)
@@ -142,9 +164,11 @@ def fit(
             scaler.scale(loss).backward()
             scaler.step(optimiser)
             scaler.update()
+            companion.after_step(epoch, step, steps)
             for name, value in {"loss": loss, **terms}.items():
                 sums[name] = sums.get(name, torch.zeros((), device=device)) + value.detach().float()
         row = {"epoch": epoch + 1, "lr": settings.lr * factor} | {k: v.item() / steps for k, v in sums.items()}
+        row |= companion.after_epoch(epoch)
         history.append(row)
         if rank() == 0:
             print("  ".join(f"{k} {v:.4g}" for k, v in row.items()), flush=True)
@@ -154,6 +178,7 @@ def fit(
                     "network": network.state_dict(),
                     "optimiser": optimiser.state_dict(),
                     "scaler": scaler.state_dict(),
+                    "companion": companion.state_dict(),
                     "history": history,
                 },
             )

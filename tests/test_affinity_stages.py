@@ -13,11 +13,11 @@ from models.affinity_networks import AFFINITY_NETWORKS, BoundaryAffinity, Featur
 from pipeline import refine_cams
 from pipeline.background import hard_labels, with_background
 from pipeline.cam_store import CamEntry, fused_maps, read_store, shard_path, write_shard
+from pipeline.confident_labels import ConfidencePair, confident_labels
 from pipeline.config import TrainAffinityConfig, resolve
 from pipeline.errors import UserError
 from pipeline.files import write_json
 from pipeline.manifest import Manifest, Record, save_manifest
-from pipeline.train_affinity import confident_labels
 from pipeline.weights import save_network
 from tests.test_config import shipped
 from tests.tiny_training import write_runtime
@@ -32,13 +32,16 @@ def affinity_config(method: str, **changes: object) -> TrainAffinityConfig:
     return TrainAffinityConfig.model_validate(knobs)
 
 
-@pytest.mark.parametrize(("method", "pair"), [("affinitynet", [1.0, 8.0]), ("irn", [0.6, 0.2])])
-def test_confident_labels(method: str, pair: list[float]) -> None:
+@pytest.mark.parametrize(
+    "pair",
+    [ConfidencePair("alphas", (1.0, 8.0), "psa", 1024), ConfidencePair("thresholds", (0.6, 0.2), "irn", 1024)],
+)
+def test_confident_labels(pair: ConfidencePair) -> None:
     image = np.zeros((30, 60, 3), np.uint8)
     image[:, 20:40], image[:, 40:] = 110, 230  # three areas, so that the CRF has nothing to move
     maps = np.zeros((1, 30, 60), np.float32)
     maps[0, :, :20], maps[0, :, 20:40], maps[0, :, 40:] = 0.95, 0.4, 0.01
-    labels = confident_labels(image, maps, affinity_config(method, confidence_pair=pair))
+    labels = confident_labels(image, maps, pair)
     areas = [np.unique(labels[:, start : start + 10]).tolist() for start in (5, 25, 45)]
     assert areas == [[1], [255], [0]]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,12 @@ STUDIES = [path for path in sorted((ROOT / "metrics/studies").glob("*")) if path
 def write_run(study: Path, method: str, seed: int, miou: float, oracle: bool = True) -> None:
     protocol = {"method": method, "bg_thresh": 0.2, "seed": seed}
     folder = study / f"{method}-{seed}"
-    write_json(folder / "masks.json", {"miou": miou, "protocol": protocol})
-    seeds = {"miou": miou - 0.1, **({"oracle": {"miou": miou, "threshold": 0.3}} if oracle else {})}
+    write_json(folder / "masks.json", {"miou": miou})
+    seeds = {
+        "miou": miou - 0.1,
+        "protocol": protocol,
+        **({"oracle": {"miou": miou, "threshold": 0.3}} if oracle else {}),
+    }
     write_json(folder / "seeds.json", seeds)
 
 
@@ -39,12 +44,22 @@ def test_table_by_hand(tmp_path: Path) -> None:
 
 
 def test_rules_of_several_runs_by_hand() -> None:
-    masks = {"protocol": {"method": "adcam", "bg_thresh": 0.5}}
-    scores = [{"none": {"miou": miou, "fpr": 0.25}, "adcam": {"miou": miou + 0.1}} for miou in (0.5, 0.7)]
-    table = rules_table([{"masks": masks, "seeds": {"rules": rules}} for rules in scores]).splitlines()
+    runs = []
+    for seed, miou in enumerate((0.5, 0.7)):
+        scores = {"none": {"miou": miou, "fpr": 0.25}, "adcam": {"miou": miou + 0.1}}
+        protocol = {"method": "adcam", "bg_thresh": 0.5, "seed": seed}
+        runs.append({"seeds": {"protocol": protocol}, "rules": {"rules": scores}})
+    table = rules_table(runs).splitlines()
     adcam, none = (dict(zip(table[0].split(" | "), row.split(" | "), strict=True)) for row in table[2:])
     assert adcam["mIoU"] == "70.0 ± 14.1" and none["mIoU"] == "60.0 ± 14.1"
     assert none["FPR"] == "25.0 ± 0.0" and adcam["FPR"] == "-"
+
+
+def test_runs_that_differ_in_what_the_table_hides_are_refused(tmp_path: Path) -> None:
+    write_run(tmp_path, "cam", 0, 0.5)
+    shutil.copytree(tmp_path / "cam-0", tmp_path / "cam-otherwise-0")
+    with pytest.raises(UserError, match=r"two runs of cam, 0.2 have seed 0"):
+        study_table(study_runs(tmp_path))
 
 
 def test_numbers_that_only_some_runs_have_say_so(tmp_path: Path) -> None:

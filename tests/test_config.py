@@ -101,9 +101,15 @@ def test_background_rule_refusals_name_everything(value: object) -> None:
         ({"data__name": "folder"}, "data.root"),
         ({"cams__scales": []}, "cams.scales"),
         ({"method": "adcam", "cams__rules": ["diffuse"]}, "no rule 'diffuse'; allowed are none, tscam"),
-        ({"method": "adcam", "cams__rules": ["none", "none"]}, "names a rule twice"),
-        ({"method": "adcam", "cams__rules": ["adcam:gama=1"]}, "sets 'gama'; knobs are blocks, similarity, gamma"),
-        ({"method": "adcam", "cams__rules": ["adcam:gamma=-1"]}, "gamma"),
+        ({"method": "adcam", "cams__rules": ["none", "none"]}, "'none' is there twice"),
+        ({"method": "adcam", "cams__rules": ["adcam", "adcam:gamma=2.0"]}, "'adcam:gamma=2.0' is there twice"),
+        ({"method": "adcam", "cams__rules": ["adcam:gama=1"]}, "adcam reads blocks, similarity, gamma"),
+        ({"method": "adcam", "cams__rules": ["transcam:gamma=1"]}, "transcam reads blocks, not 'gamma'"),
+        ({"method": "adcam", "cams__rules": ["adcam:gamma=-1"]}, "'adcam:gamma=-1': gamma: "),
+        ({"method": "adcam", "cams__rules": ["adcam:gamma=["]}, "cams.rules"),
+        ({"method": "adcam", "cams__rules": ["adcam:gamma=0 #/../../x"]}, "cams.rules"),
+        ({"method": "adcam", "cams__rules": ["ppr:alpha=1"]}, "'ppr:alpha=1': a walk that never restarts"),
+        ({"method": "adcam", "cams__rules": ["caa:steps=closed"]}, "'caa:steps=closed': "),
         ({"method": "adcam", "cams__propagation__self_loop": "lazy"}, "self_loop is rowmax, keep, zero or lazy:"),
         ({"method": "adcam", "cams__propagation__steps": "closed"}, "steps = closed needs mode = ppr"),
         ({"cams__rules": ["transcam"]}, "read attention, but classifier.network = efficientnet_lite0 has none"),
@@ -135,11 +141,18 @@ def test_unusable_file_is_one_error(tmp_path: Path, text: str) -> None:
 
 
 def test_rules_take_knobs_of_their_own() -> None:
-    rules = ["adcam", "adcam:gamma=0,steps=1", "caa:box_mask=0.4,blocks=2"]
+    rules = ["adcam", "adcam:gamma=0,steps=3", "caa:box_mask=0.7,blocks=2", "caa", "adcam:self_loop=lazy:0.5"]
     cams = resolve(shipped(method="adcam", cams__rules=rules, cams__propagation__gamma=3)).cams
-    assert [cams.rule(rule)[0] for rule in rules] == ["adcam", "adcam", "caa"]
-    assert [cams.rule(rule)[1].gamma for rule in rules] == [3, 0, 3]
-    assert cams.rule(rules[2])[1].box_mask == 0.4 and cams.rule(rules[2])[1].blocks == 2
+    chosen = [cams.rule(rule) for rule in rules]
+    assert [name for name, _ in chosen] == ["adcam", "adcam", "caa", "caa", "adcam"]
+    assert [knobs.gamma for _, knobs in chosen] == [3, 0, 2, 2, 3], "the knobs of params.yaml are adcam's"
+    assert [knobs.steps for _, knobs in chosen] == [1, 3, 2, 2, 1], "caa keeps its published steps"
+    assert [knobs.box_mask for _, knobs in chosen] == [None, None, 0.7, 0.4, None]
+    assert chosen[2][1].blocks == 2 and chosen[4][1].self_loop == "lazy:0.5"
+
+
+def test_one_rule_may_be_a_single_word() -> None:
+    assert resolve(shipped(method="adcam", cams__rules="none")).cams.rules == ["none"]
 
 
 def test_like_inherits_a_method_and_shares_its_classifier() -> None:
@@ -156,7 +169,7 @@ def changed_stages(**changes: Any) -> set[str]:
 
 
 def test_only_what_uses_a_knob_is_told_of_it() -> None:
-    scored = {f"evaluate_{artefact}" for artefact in ("seeds", "refined", "masks", "segmenter")}
+    scored = {f"evaluate_{artefact}" for artefact in ("rules", "seeds", "refined", "masks", "segmenter")}
     assert changed_stages(bg_thresh="none") == {"make_masks", *scored, "report"}
     assert changed_stages(device="cpu", processes=4, workers=1, precision="float32") == set()
     assert changed_stages(data__watch="labels.csv") == set()

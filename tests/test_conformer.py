@@ -77,7 +77,7 @@ def test_grids_of_both_heads() -> None:
         official, cam = Conformer(TINY), TransCam("conformer_tiny", 20)
         assert official.features(torch.empty(1, 3, 224, 224)).maps.shape[2:] == (7, 7)
         for side in (256, 512, 768):
-            assert cam.activations(torch.empty(1, 3, side, side)).shape == (1, 20, side // 16, side // 16)
+            assert cam.parts(torch.empty(1, 3, side, side)).maps.shape == (1, 20, side // 16, side // 16)
 
 
 @torch.inference_mode()
@@ -88,10 +88,10 @@ def test_any_size_is_padded_with_zeros(size: tuple[int, int]) -> None:
     padded = torch.zeros(2, 3, 16 * grid[0], 16 * grid[1])
     padded[:, :, : size[0], : size[1]] = images
     attention = AttentionSum()
-    maps = network.activations(images, [attention])
+    maps = network.parts(images, [attention]).maps
     assert maps.shape == (2, 3, *grid)
-    assert attention.mean().shape == (2, *[1 + grid[0] * grid[1]] * 2)
-    torch.testing.assert_close(maps, network.activations(padded), rtol=0, atol=0)
+    assert attention.mean(1).shape == (1 + grid[0] * grid[1],) * 2
+    torch.testing.assert_close(maps, network.parts(padded).maps, rtol=0, atol=0)
     assert network(images).shape == (2, 3)
     assert all(logits.shape == (2, 9) for logits in Conformer(TINY, outputs=9).eval()(images))
 
@@ -148,7 +148,7 @@ def test_drop_path_grows_linearly_and_acts_in_training_alone() -> None:
 @torch.inference_mode()
 def test_every_block_is_observed_in_order() -> None:
     network, seen = tiny_network(), list[tuple[int, Tensor]]()
-    network.activations(views(), [lambda number, queries, keys: seen.append((number, head_mean(queries, keys)))])
+    network.parts(views(), [lambda number, queries, keys: seen.append((number, head_mean(queries, keys)))])
     assert [number for number, _ in seen] == list(range(network.depth))
     for _, attention in seen:
         assert attention.shape == (2, 17, 17)
@@ -170,7 +170,7 @@ def test_observed_attention_is_the_one_applied() -> None:
 def test_running_sum_equals_fused_equals_naive(size: tuple[int, int]) -> None:
     network, images = tiny_network(), views(*size)
     naive = ROUTES["stacked"](network, images)
-    assert naive.shape == network.activations(images).shape
+    assert naive.shape == network.parts(images).maps.shape
     for route in ("running sum", "fused"):
         torch.testing.assert_close(ROUTES[route](network, images), naive, rtol=1e-5, atol=1e-5)
     assert (naive - ROUTES["network alone"](network, images)).abs().max() > 1e-2
@@ -200,7 +200,7 @@ def test_rows_of_attention_are_queries() -> None:
     running, fused = AttentionSum(), AttentionCoupling()
     moved = attention(torch.eye(4)[None], observers=[running, fused])
     torch.testing.assert_close(moved[0], before)
-    torch.testing.assert_close(running.mean()[0], before)
+    torch.testing.assert_close(running.mean(0), before)
     coupled = torch.tensor([[[0.0, 5, 6]]])  # the first patch looks at the class token, which carries nothing
     torch.testing.assert_close(fused.couple(torch.tensor([[[5.0, 6, 7]]])), coupled)
 
@@ -217,7 +217,7 @@ def test_logits_and_maps_leave_the_background_channel_out() -> None:
     assert outputs.features.tokens.shape == (2, network.tokens + 15, TINY.dim)
     for ours, theirs in zip((outputs.conv_logits, outputs.token_logits), network.backbone(images), strict=True):
         torch.testing.assert_close(ours, theirs)
-    torch.testing.assert_close(network.activations(images), outputs.maps[:, 1:])
+    torch.testing.assert_close(network.parts(images).maps, outputs.maps[:, 1:])
     torch.testing.assert_close(network(images), (outputs.conv_logits + outputs.token_logits)[:, 1:])
 
 

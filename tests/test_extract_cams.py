@@ -16,11 +16,14 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 
 from models.attention import AttentionSum
 from models.classifier import CamClassifier
 from models.hybrid import HybridClassifier
-from pipeline import extract_cams
+from models.localizer import Localizer
+from models.transcam import TransCam
+from pipeline import extract_cams, extraction
 from pipeline.cam_store import read_store
 from pipeline.config import Cams, preset_values
 from pipeline.errors import UserError
@@ -31,6 +34,7 @@ from tests.tiny_training import write_runtime
 
 ROOT = Path(__file__).parent.parent
 SIZES = [(40, 48), (48, 40), (40, 48), (1, 70), (40, 48)]
+CLASSES = 3
 TAGS = [("a",), ("a", "b"), (), ("b",), ("b",)]
 
 
@@ -64,16 +68,16 @@ def extract(folder: Path, shard_images: int = 2, kill_after: int | None = None, 
     """Run the stage with small shards, killed in the middle of the shard after `kill_after`."""
     program = f"""
 import os, signal
-from pipeline import extract_cams
+from pipeline import extract_cams, extraction
 from pipeline.runtime import distributed
-extract_cams.SHARD_IMAGES = {shard_images}
-write, done = extract_cams.write_shard, []
+extraction.SHARD_IMAGES = {shard_images}
+write, done = extraction.write_shard, []
 def write_or_die(*arguments):
     if len(done) == {kill_after}:
         os.kill(os.getpid(), signal.SIGKILL)
     done.append(arguments)
     write(*arguments)
-extract_cams.write_shard = write_or_die
+extraction.write_shard = write_or_die
 with distributed():
     extract_cams.main()
 print(len(done), "shards written")
@@ -110,15 +114,24 @@ def test_maps_are_the_mean_over_mirror_images_and_batching_changes_nothing(
     together = maps(network, views, both)
     with torch.inference_mode():
         alone = torch.stack(
-            [(network.activations(v[None]) + network.activations(v[None].flip(3)).flip(3))[0] / 2 for v in views]
+            [(own_maps(network, v[None]) + own_maps(network, v[None].flip(3)).flip(3))[0] / 2 for v in views]
         )
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(maps(network, views.flip(3), both).flip(3), together, atol=1e-5, rtol=1e-5)
 
 
+def rules(*names: str) -> extraction.Rules:
+    """Rules with the compact knobs, for a network of three blocks."""
+    return extraction.network_rules(settings(rules=list(names)), depth=3)
+
+
+def own_maps(network: Localizer, view: Tensor) -> Tensor:
+    return network.activations(view, torch.ones(1, 2)).classes
+
+
 def maps(network: Any, views: Tensor, classes: Sequence[tuple[int, ...]], rule: str = "none") -> Tensor:
     """The maps of views with equally many classes, (B, K, h, w)."""
-    return torch.stack(extract_cams.view_maps(network, views, classes, settings(rules=[rule]))[rule])
+    return torch.stack(extraction.view_maps(network, views, classes, CLASSES, rules(rule))[rule])
 
 
 def hybrid() -> HybridClassifier:
@@ -142,8 +155,8 @@ def test_coupled_maps_are_attention_times_maps_of_the_same_view() -> None:
     for seen in (view, view.flip(3)):
         attention = AttentionSum()
         with torch.inference_mode():
-            own = network.activations(seen, [attention])[0, [0, 2]].flatten(1)
-        expected.append((own @ attention.mean()[0, 1:, 1:].mT).unflatten(1, (3, 5)))
+            own = network.parts(seen, [attention]).maps[0, [0, 2]].flatten(1)
+        expected.append((own @ attention.mean(0)[1:, 1:].mT).unflatten(1, (3, 5)))
     mean = (expected[0] + expected[1].flip(2)) / 2
     torch.testing.assert_close(maps(network, view, [(1, 3)], "transcam")[0], mean, atol=1e-5, rtol=1e-4)
 
@@ -151,13 +164,13 @@ def test_coupled_maps_are_attention_times_maps_of_the_same_view() -> None:
 @pytest.mark.usefixtures("workspace")
 def test_several_rules_cost_one_forward_pass_and_equal_each_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     network, views, classes = hybrid(), torch.randn(2, 3, 48, 64), [(1,), (1, 3)]
-    rules = ["adcam", "none", "transcam", "tscam", "rollout", "adcam:gamma=0,steps=1"]
-    alone = {rule: extract_cams.view_maps(network, views, classes, settings(rules=[rule]))[rule] for rule in rules}
+    names = ["adcam", "none", "transcam", "tscam", "rollout", "adcam:gamma=0,steps=1"]
+    alone = {rule: extraction.view_maps(network, views, classes, CLASSES, rules(rule))[rule] for rule in names}
     calls: list[int] = []
-    monkeypatch.setattr(HybridClassifier, "activations", counted(HybridClassifier.activations, calls))
-    together = extract_cams.view_maps(network, views, classes, settings(rules=rules))
-    assert len(calls) == 1 and list(together) == rules
-    for rule in rules:
+    monkeypatch.setattr(HybridClassifier, "parts", counted(HybridClassifier.parts, calls))
+    together = extraction.view_maps(network, views, classes, CLASSES, rules(*names))
+    assert len(calls) == 1 and list(together) == names
+    for rule in names:
         for own, mine in zip(alone[rule], together[rule], strict=True):
             torch.testing.assert_close(own, mine)
     assert not torch.allclose(together["adcam"][0], together["adcam:gamma=0,steps=1"][0])
@@ -179,7 +192,10 @@ def test_further_rules_have_stores_of_their_own(project: Path, tmp_path: Path, m
     write_json(folder / "data/config/extract_cams.json", config.model_dump())
     save_network(folder / "data/localizer", hybrid(), {"network": "hybrid", "classes": 3, "dim": 32})
     extract_cams.main()
-    main, other = (list(read_store(Path("data/seeds", name))) for name in ("", "none"))
+    main, same, other = (
+        list(read_store(Path(store))) for store in ("data/seeds", "data/rules/adcam", "data/rules/none")
+    )
+    assert digest(folder) == [sha256(path) for path in sorted(Path("data/rules/adcam").iterdir())] and len(same) == 5
     assert [entry.id for entry in main] == [entry.id for entry in other] == [f"image {number}" for number in range(5)]
     assert {entry.fusion for entry in main} == {"minmax"}
     assert not torch.equal(main[1].maps[0], other[1].maps[0])
@@ -188,11 +204,25 @@ def test_further_rules_have_stores_of_their_own(project: Path, tmp_path: Path, m
 
 
 @pytest.mark.usefixtures("workspace")
+def test_padding_of_a_conformer_is_mirrored_with_the_view() -> None:
+    """The mirror image of a view that ends within a token has its padding on the left."""
+    torch.manual_seed(0)
+    network, view = TransCam("conformer_tiny", 3).eval(), torch.randn(1, 3, 40, 40)
+    whole = functional.pad(view, (0, 8, 0, 8))
+    for rule in ("none", "adcam"):
+        expected = [network.parts(v).maps[0, :2] for v in (whole, whole.flip(3))]
+        if rule == "none":
+            mean = (expected[0] + expected[1].flip(2)) / 2
+            torch.testing.assert_close(maps(network, view, [(1, 2)], rule)[0], mean)
+        torch.testing.assert_close(maps(network, view, [(1, 2)], rule), maps(network, whole, [(1, 2)], rule))
+
+
+@pytest.mark.usefixtures("workspace")
 def test_too_large_a_grid_is_refused_before_any_attention_is_computed() -> None:
     preset = preset_values("cam", "compact", "scenes")["cams"]["propagation"]
     config = settings(rules=["transcam"], propagation=preset | {"max_tokens": 10})
     with pytest.raises(UserError, match=r"cams.rules: transcam: a grid of 3 x 4 .* lower the long side"):
-        extract_cams.view_maps(hybrid(), torch.randn(1, 3, 48, 64), [(1,)], config)
+        extraction.view_maps(hybrid(), torch.randn(1, 3, 48, 64), [(1,)], CLASSES, extraction.network_rules(config, 3))
 
 
 def test_killed_extraction_continues_to_the_same_bytes(project: Path, tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_forward(path: Path) -> None:
     for name, values in coupled.items():
         close(values.view_as(outputs.maps), file[name])
     close(network(images), (file["logits_conv"] + file["logits_trans"])[:, 1:])
-    close(network.activations(images), file["cam_conv"][:, 1:])
+    close(network.parts(images).maps, file["cam_conv"][:, 1:])
 
 
 def fused(file: dict[str, np.ndarray]) -> Tensor:

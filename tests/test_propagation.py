@@ -463,7 +463,7 @@ def test_transcam_times_the_blocks_is_the_coupling_without_a_matrix() -> None:
         for observer in (total, coupling):
             observer(block, *queries_and_keys(block))
     maps = random_maps(0, 2, 12, torch.float32)
-    attention = Attention(total.mean()[0, 1:, 1:])
+    attention = Attention(total.mean(0)[1:, 1:])
     coupled = RULES["transcam"].propagate(maps, attention, (3, 4), Settings())
     torch.testing.assert_close(4 * coupled, coupling.couple(maps[None])[0])
 

@@ -21,7 +21,7 @@ from pipeline.cam_store import CamEntry, shard_path, write_shard
 from pipeline.charts import save_history
 from pipeline.config import ARTEFACTS, EvaluateConfig, resolve, runtime, stage_config, stage_configs
 from pipeline.errors import UserError
-from pipeline.evaluate import evaluate
+from pipeline.evaluate import evaluate, evaluate_epochs, evaluate_rules
 from pipeline.files import write_json
 from pipeline.manifest import PREPARED, Manifest, Record, load_manifest, save_ground_truth, save_manifest
 from pipeline.palette import IGNORE, voc_palette, write_mask
@@ -110,6 +110,9 @@ def make(
         part = load_manifest().split("val" if name == "segmenter" else "train")
         config = stage_config(f"evaluate_{name}", EvaluateConfig)
         write_json(Path("metrics") / f"{name}.json", evaluate(name, part, config, plots))
+    Path("data/rules").mkdir(exist_ok=True)
+    evaluate_rules(stage_config("evaluate_rules", EvaluateConfig))
+    evaluate_epochs(stage_config("evaluate_localizer", EvaluateConfig))
     report.main()
     page = PAGE.read_text(encoding="utf-8")
     Wellformed().feed(page)
@@ -181,21 +184,25 @@ def test_numbers_are_those_of_the_metrics(whole: tuple[str, Path]) -> None:
     assert "oracle: chosen with masks" in text(page)
 
 
-def test_several_rules_get_a_table_of_their_own(whole: tuple[str, Path]) -> None:
+def test_several_rules_and_epochs_get_tables_of_their_own(whole: tuple[str, Path]) -> None:
     page, _ = whole
-    assert "Propagation rules" not in page, "one rule needs no table"
+    assert "Propagation rules" not in page and "after every epoch" not in page, "where there is one, no table"
     make(gallery=1)
-    seeds = Path("data/seeds")
-    shutil.copytree(seeds, seeds / "adcam:gamma=0")
-    config = stage_config("evaluate_seeds", EvaluateConfig)
-    found = evaluate("seeds", load_manifest().split("train"), config, Path("metrics/plots/seeds"))
-    write_json(Path("metrics/seeds.json"), found)
+    for target in ("data/rules/none", "data/rules/adcam:gamma=0", "data/localizer/epochs/online-01"):
+        shutil.copytree("data/seeds", target)
+    evaluate_rules(stage_config("evaluate_rules", EvaluateConfig))
+    evaluate_epochs(stage_config("evaluate_localizer", EvaluateConfig))
     report.main()
     again = PAGE.read_text(encoding="utf-8")
     Wellformed().feed(again)
     assert "adcam:gamma=0" in text(again) and again.count("Propagation rules") == 1
-    assert found["rules"]["none"]["miou"] == found["rules"]["adcam:gamma=0"]["miou"] == found["miou"]
-    assert pd.read_csv("metrics/plots/seeds/rules.csv")["rule"].tolist() == ["none", "adcam:gamma=0"]
+    assert "online: labels without a threshold" in text(again)
+    found = json.loads(Path("metrics/rules.json").read_text(encoding="utf-8"))["rules"]
+    seeds = json.loads(Path("metrics/seeds.json").read_text(encoding="utf-8"))
+    assert found["none"]["miou"] == found["adcam:gamma=0"]["miou"] == seeds["miou"]
+    assert sorted(pd.read_csv("metrics/plots/rules/rules.csv")["rule"]) == ["adcam:gamma=0", "none"]
+    epochs = json.loads(Path("metrics/localizer.json").read_text(encoding="utf-8"))["epochs"]
+    assert epochs["online"]["labels_miou"] == [seeds["no_threshold"]["miou"]]
 
 
 def test_without_masks_it_says_so_and_shows_coverage() -> None:
