@@ -72,14 +72,14 @@ def test_workers_change_nothing(workspace: Path) -> None:
     assert digest(alone) == digest(shared)
 
 
-@pytest.mark.parametrize("epochs", [1, 3])
-def test_killed_and_continued_equals_uninterrupted(tmp_path: Path, epochs: int) -> None:
+@pytest.mark.parametrize(("epochs", "optimiser"), [(1, "sgd"), (3, "sgd"), (2, "adamw")])
+def test_killed_and_continued_equals_uninterrupted(tmp_path: Path, epochs: int, optimiser: str) -> None:
     for name in ("whole", "killed"):
         write_runtime(tmp_path / name)
-    whole = result(run(tmp_path / "whole"))
-    killed = run(tmp_path / "killed", KILL_AFTER=str(epochs))
+    whole = result(run(tmp_path / "whole", OPTIMISER=optimiser))
+    killed = run(tmp_path / "killed", KILL_AFTER=str(epochs), OPTIMISER=optimiser)
     assert killed.returncode == -signal.SIGKILL and "RESULT" not in killed.stdout
-    continued = run(tmp_path / "killed")
+    continued = run(tmp_path / "killed", OPTIMISER=optimiser)
     assert f"continuing after epoch {epochs} of 4" in continued.stdout
     assert result(continued)["digest"] == whole["digest"]
 

@@ -69,7 +69,8 @@ def write_runtime(folder: Path, **changes: object) -> None:
 
 def train(seed: int = 0) -> tuple[TinyNetwork, list[dict[str, float]]]:
     """Train in the current folder."""
-    settings = SETTINGS.model_copy(update={"seed": seed})
+    optimiser = os.environ.get("OPTIMISER", SETTINGS.optimiser)
+    settings = SETTINGS.model_copy(update={"seed": seed, "optimiser": optimiser})
     torch.manual_seed(seed)
     network = TinyNetwork()
     with resume_folder("tiny", settings, []) as folder:
