@@ -48,8 +48,5 @@ def test_every_part_of_the_branch_learns_within_two_steps() -> None:
         optimiser.zero_grad()
         tag_loss(network(images), tags).backward()
         optimiser.step()
-    silent = {
-        name for name, p in network.named_parameters() if p.requires_grad and not (p.grad is not None and p.grad.any())
-    }
-    assert silent <= {"up.2.weight", "up.2.bias"} or not silent, silent
-    assert all(not name.startswith(("blocks", "down", "token_head", "map_head", "class_token")) for name in silent)
+    learning = {name: parameter.grad for name, parameter in network.named_parameters() if parameter.requires_grad}
+    assert [name for name, gradient in learning.items() if gradient is None or not gradient.any()] == []
