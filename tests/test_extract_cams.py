@@ -213,7 +213,7 @@ def test_padding_of_a_conformer_is_mirrored_with_the_view() -> None:
         expected = [network.parts(v).maps[0, :2] for v in (whole, whole.flip(3))]
         if rule == "none":
             mean = (expected[0] + expected[1].flip(2)) / 2
-            torch.testing.assert_close(maps(network, view, [(1, 2)], rule)[0], mean)
+            torch.testing.assert_close(maps(network, view, [(1, 2)], rule)[0], mean, atol=1e-3, rtol=1e-4)
         torch.testing.assert_close(maps(network, view, [(1, 2)], rule), maps(network, whole, [(1, 2)], rule))
 
 
