@@ -11,6 +11,7 @@ import yaml
 from ruamel.yaml import YAML
 
 from pipeline.config import PRESETS, STAGES, Params, load_params, methods, resolve, stage_configs
+from pipeline.configure import check_weights
 from pipeline.errors import UserError
 
 ROOT = Path(__file__).parent.parent
@@ -124,6 +125,21 @@ def test_all_wrong_knobs_at_once() -> None:
     with pytest.raises(UserError) as caught:
         resolve(shipped(seed="x", device="tpu", cams__batch=0))
     assert all(name in str(caught.value) for name in ("seed", "device", "cams.batch"))
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"method": "transcam", "profile": "paper"}, "classifier.weights = imagenet: no library carries those of conf"),
+        ({"method": "affinitynet", "profile": "paper"}, "affinity.weights = imagenet: no library carries those of res"),
+        ({"method": "amn", "localizer__weights": "lost.pth"}, "localizer.weights = lost.pth: no such file"),
+        ({"segmenter__weights": "lost.pth"}, "segmenter.weights = lost.pth: no such file"),
+    ],
+)
+def test_weights_that_cannot_be_had_stop_before_any_work(change: dict[str, Any], expected: str) -> None:
+    with pytest.raises(UserError, match=re.escape(expected)):
+        check_weights(resolve(shipped(**change)))
+    check_weights(resolve(shipped()))
 
 
 def test_missing_knob_is_named() -> None:
