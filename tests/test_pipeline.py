@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -198,8 +199,10 @@ def test_folder_of_photographs_without_masks(project: Path, tmp_path: Path) -> N
         assert old in text
         text = text.replace(old, new, 1)
     epochs = "    epochs: preset "
-    assert text.count(epochs) == 3
-    (folder / "params.yaml").write_text(text.replace(epochs, "    epochs: 1 "))
+    assert text.count(epochs) == 4
+    before, localizer, after = re.split(r"(?=# --- train_localizer)|(?=# --- extract_cams)", text)
+    text = before.replace(epochs, "    epochs: 1 ") + localizer + after.replace(epochs, "    epochs: 1 ")
+    (folder / "params.yaml").write_text(text)
     for name in ("configure", "prepare_data", *AFTER_PREPARE):
         stage(folder, name)
     for name in ARTEFACTS:
@@ -207,5 +210,7 @@ def test_folder_of_photographs_without_masks(project: Path, tmp_path: Path) -> N
         found = metrics(folder, name)
         assert found["images"] == 0 and found["protocol"]["masks_given"] is False and "miou" not in found
         assert 0 <= found["coverage"]["foreground"] <= 1
+    for name in ("rules", "localizer"):
+        stage(folder, "evaluate", name)
     stage(folder, "report")
     assert "no masks" in (folder / "metrics/report/index.html").read_text().lower()
