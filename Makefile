@@ -38,7 +38,7 @@ smoke: setup  ## the whole chain through DVC on a dozen scenes, in a copy: make 
 bench-walk: setup  ## random walk: dense squaring beside ours, in one process
 	python -m pipeline.bench_walk
 
-bench-crf: setup  ## CRF: two labellings over one lattice beside separate runs
+bench-crf: setup  ## CRF: two labellings in one field beside separate runs
 	python -m pipeline.bench_crf
 
 bench-attention: setup  ## TransCAM: peak memory by how attention is kept, beside stacking it

@@ -1,4 +1,4 @@
-"""Benchmark of the CRF behind confident labels: two labellings over one lattice beside one run and two separate runs.
+"""Benchmark of the CRF behind confident labels: two labellings in one field beside one run and two separate runs.
 
 `python -m pipeline.bench_crf` (or `make bench-crf`) runs all three in one process on drawn scenes, in turn, and prints
 the median of the ratios; times of a noisy machine cancel there.
@@ -41,9 +41,9 @@ def main() -> None:
         twice = seconds(lambda: [dense_crf(image, [unary], kernels) for unary in (wide, narrow)])  # noqa: B023
         shared.append(both / one)
         separate.append(twice / one)
-        times = f"one {one:.2f} s, two on one lattice {both:.2f} s, two apart {twice:.2f} s"
+        times = f"one {one:.2f} s, two in one field {both:.2f} s, two apart {twice:.2f} s"
         print(f"{image.shape[1]}x{image.shape[0]}: {times}")
-    ratios = f"{statistics.median(shared):.2f} runs on one lattice, {statistics.median(separate):.2f} apart"
+    ratios = f"{statistics.median(shared):.2f} runs in one field, {statistics.median(separate):.2f} apart"
     print(f"two labellings cost {ratios}")
 
 

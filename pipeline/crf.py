@@ -68,7 +68,9 @@ def softmax_energies(probabilities: NDArray[np.float32]) -> Energies:
 def dense_crf(image: NDArray[np.uint8], unaries: list[Energies], kernels: Kernels) -> list[NDArray[np.float32]]:
     """Marginals after mean-field inference, for one or several unaries on the same image.
 
-    The lattices of both kernels depend on the image alone: they are built once for all unaries.
+    Several unaries share the lattices, which depend on the image alone, and every filtering step: their channels lie
+    in one field whose marginals are normalised apart after each step. Potts penalties never cross channels, so each
+    unary gets what it would alone.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -79,10 +81,10 @@ def dense_crf(image: NDArray[np.uint8], unaries: list[Energies], kernels: Kernel
         For each unary (K, H, W) float32, summing to 1 over K.
     """
     height, width = image.shape[:2]
-    channels = len(unaries[0])
+    count, channels = len(unaries), len(unaries[0])
     if channels == 1:
         return [np.ones((1, height, width), dtype=np.float32) for _ in unaries]
-    crf = _library().DenseCRF2D(width, height, channels)
+    crf = _library().DenseCRF2D(width, height, count * channels)
     crf.addPairwiseGaussian(sxy=kernels.smooth_sxy, compat=kernels.smooth_weight)
     crf.addPairwiseBilateral(
         sxy=kernels.bilateral_sxy,
@@ -90,12 +92,16 @@ def dense_crf(image: NDArray[np.uint8], unaries: list[Energies], kernels: Kernel
         rgbim=np.array(image, order="C"),  # pydensecrf refuses read-only arrays
         compat=kernels.bilateral_weight,
     )
-    marginals = []
-    for unary in unaries:
-        crf.setUnaryEnergy(np.ascontiguousarray(unary))
-        result = np.array(crf.inference(kernels.iterations), dtype=np.float32)
-        marginals.append(result.reshape(channels, height, width))
-    return marginals
+    crf.setUnaryEnergy(np.ascontiguousarray(np.concatenate(unaries)))
+    if count == 1:
+        return [np.array(crf.inference(kernels.iterations), dtype=np.float32).reshape(channels, height, width)]
+    field, *scratch = crf.startInference()
+    marginals = np.asarray(field).reshape(count, channels, height, width)  # a view: steps read what is written here
+    for step in range(kernels.iterations + 1):
+        if step:
+            crf.stepInference(field, *scratch)
+        marginals /= marginals.sum(axis=1, keepdims=True)
+    return list(marginals.copy())
 
 
 def crf_channels(
