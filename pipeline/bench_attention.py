@@ -29,9 +29,7 @@ def running_sum(network: TransCam, views: Tensor) -> Tensor:
     """Attention added up block by block."""
     attention = AttentionSum()
     maps = network.parts(views, [attention]).maps
-    assert attention.total is not None
-    patches = attention.total[:, network.tokens :, network.tokens :]
-    return (maps.flatten(2) @ patches.mT).view_as(maps)
+    return attention.couple(maps.flatten(2)).view_as(maps)
 
 
 def fused(network: TransCam, views: Tensor) -> Tensor:
