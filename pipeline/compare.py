@@ -1,9 +1,10 @@
 """A table of several runs: one row for each setting, mean and spread over its seeds.
 
 `python -m pipeline.compare metrics/studies/scenes` prints Markdown from the metrics of every run below a folder (one
-folder of metrics JSON for each run, as `pipeline.study` keeps them); runs that scored several propagation rules give a
-second table. With `--readme` it rewrites the README's tables between `<!-- study: scenes -->` (or `<!-- rules: scenes
--->`) and `<!-- end -->`, so that no number there is typed by hand.
+folder of metrics JSON for each run, as `pipeline.study` keeps them); runs that scored several propagation rules, or
+the localizer after every epoch, give tables of that. With `--readme` it rewrites the README's tables between
+`<!-- study: scenes -->` (or `rules: scenes`, `epochs: scenes`) and `<!-- end -->`, so that no number there is typed by
+hand.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ RULE_COLUMNS = {
     "oracle mIoU": ("oracle", "miou"),
     "at threshold": ("oracle", "threshold"),
 }
-AS_NUMBER = ("at threshold",)  # the others are percentages
+EPOCH_COLUMNS = ("first epoch", "best epoch", "last epoch", "last - best", "number of the best")
+AS_NUMBER = ("at threshold", "number of the best")  # the others are percentages
 
 
 Row = dict[str, float | None]
@@ -67,9 +69,13 @@ def tables(study: Path) -> dict[str, str]:
         UserError: there are no runs in the folder.
     """
     runs = study_runs(study)
-    found = {f"study: {study.name}": study_table(runs)}
+    found: dict[str, str] = {}
+    if any("seeds" in run for run in runs):
+        found[f"study: {study.name}"] = study_table(runs)
     if any(run.get("rules", {}).get("rules") for run in runs):
         found[f"rules: {study.name}"] = rules_table(runs)
+    if any(run.get("localizer", {}).get("epochs") for run in runs):
+        found[f"epochs: {study.name}"] = epochs_table(runs)
     return found
 
 
@@ -88,7 +94,8 @@ def study_runs(study: Path) -> list[dict[str, Any]]:
 
 def study_table(runs: Sequence[dict[str, Any]]) -> str:
     """One row for each method and background rule: the numbers of every stage."""
-    rows = [(setting(run), seed_of(run), {name: value(run, keys) for name, keys in COLUMNS.items()}) for run in runs]
+    whole = [run for run in runs if "seeds" in run]
+    rows = [(setting(run), seed_of(run), {name: value(run, keys) for name, keys in COLUMNS.items()}) for run in whole]
     return table(("method", "background rule"), COLUMNS, rows)
 
 
@@ -100,6 +107,18 @@ def rules_table(runs: Sequence[dict[str, Any]]) -> str:
         for rule, scores in run.get("rules", {}).get("rules", {}).items()
     ]
     return table(("method", "propagation rule", "background rule"), RULE_COLUMNS, rows)
+
+
+def epochs_table(runs: Sequence[dict[str, Any]]) -> str:
+    """One row for each method and network: mIoU of its maps after the first, the best and the last epoch."""
+    rows: list[tuple[tuple[str, ...], int, Row]] = []
+    for run in runs:
+        for network, scores in run.get("localizer", {}).get("epochs", {}).items():
+            curve = scores["miou"]
+            best = curve.index(max(curve))
+            cells = (curve[0], curve[best], curve[-1], curve[-1] - curve[best], float(best + 1))
+            rows.append(((setting(run)[0], network), seed_of(run), dict(zip(EPOCH_COLUMNS, cells, strict=True))))
+    return table(("method", "network"), EPOCH_COLUMNS, rows)
 
 
 def table(names: tuple[str, ...], columns: Iterable[str], rows: Sequence[tuple[tuple[str, ...], int, Row]]) -> str:
@@ -127,13 +146,19 @@ def table(names: tuple[str, ...], columns: Iterable[str], rows: Sequence[tuple[t
 
 def setting(metrics: dict[str, Any]) -> tuple[str, str]:
     """What a run's row is named by: method and background rule."""
-    protocol = metrics["seeds"]["protocol"]
+    protocol = protocol_of(metrics)
     return protocol["method"], str(protocol["bg_thresh"])
 
 
 def seed_of(metrics: dict[str, Any]) -> int:
     """A run's seed."""
-    return int(metrics["seeds"]["protocol"]["seed"])
+    return int(protocol_of(metrics)["seed"])
+
+
+def protocol_of(metrics: dict[str, Any]) -> dict[str, Any]:
+    """What a run states of itself with its seeds or, where it stopped before them, its localizer."""
+    protocol: dict[str, Any] = metrics["seeds" if "seeds" in metrics else "localizer"]["protocol"]
+    return protocol
 
 
 def value(metrics: dict[str, Any], keys: Iterable[str]) -> float | None:

@@ -183,6 +183,8 @@ class Localizer(Section):
     @model_validator(mode="after")
     def _phases_ascend(self) -> Localizer:
         starts = [phase[0] for phase in self.phases()]
+        if self.rule != "bao" or self.label_source == "static":
+            return self
         if starts[0] != 0 or starts != sorted(set(starts)) or starts[-1] >= self.optimisation.epochs:
             raise ValueError(
                 "localizer.target_schedule starts at epoch 0 and ascends within localizer.optimisation.epochs; got "
@@ -609,6 +611,11 @@ class Runtime(Section):
     workers: int
 
 
+def _as_text(knobs: dict[str, Any]) -> str:
+    """Knobs in one line, as the protocol of a metrics file shows them."""
+    return ", ".join(f"{key}={'none' if value is None else value}" for key, value in knobs.items())
+
+
 def stage_configs(params: Params) -> dict[str, dict[str, Any]]:
     """One resolved group of knobs for each stage, holding only what that stage's result depends on."""
     p = params.model_dump(mode="json")
@@ -619,7 +626,7 @@ def stage_configs(params: Params) -> dict[str, dict[str, Any]]:
     weights, maps = p["classifier"]["weights"], p["cams"]
     views = {f"cam_{key}": maps[key] for key in ("long_side", "scales", "square", "fusion")}
     cams = run | {"initial_weights": weights, "chosen_with_masks": chosen} | views
-    rules = {text: params.cams.rule(text)[1].model_dump() for text in maps["rules"]}
+    rules = {text: _as_text(params.cams.rule(text)[1].model_dump()) for text in maps["rules"]}
     seeds = cams | {"rule": maps["rules"][0], "rule_knobs": rules[maps["rules"][0]]}
     refined = seeds | {"refine": p["refine"]["rule"]}
     segmenter = {
@@ -627,8 +634,9 @@ def stage_configs(params: Params) -> dict[str, dict[str, Any]]:
         "test_scales": p["segmenter"]["test_scales"],
         "crf": p["segmenter"]["test_crf"],
     }
+    self_training = ("label_source", "target_schedule", "momentum", "reading") if params.localizer.rule == "bao" else ()
     protocols = {
-        "localizer": run | {"crf": None, "tracked": p["localizer"]["track"]},
+        "localizer": run | {"crf": None} | {key: p["localizer"][key] for key in ("track", *self_training)},
         "rules": cams | {"crf": None, "rules": rules},
         "seeds": seeds | {"crf": None},
         "refined": refined | {"crf": None},

@@ -129,8 +129,7 @@ def evaluate_rules(config: EvaluateConfig) -> None:
         for item in read_maps(store, manifest, config.bg_thresh):
             tally.add(item)
         if tally.scored:
-            scores = tally.summary()
-            rules[store.name] = {key: scores[key] for key in RULE_SCORES if key in scores}
+            rules[store.name] = some(tally.summary(), RULE_SCORES)
     with new_folder(Path("metrics/plots/rules")) as plots:
         save_rules(plots, rules)
     known = {record.id for record in truth.known(manifest)}
@@ -167,19 +166,23 @@ class Tally:
             return scores
         confusions, thresholds = self.curve.confusions(), self.curve.thresholds
         best = int(self.curve.miou().argmax())
-        kept = ("miou", "foreground_miou")
-        oracle = {key: value for key, value in summary(confusions[best], self.manifest.classes).items() if key in kept}
+        oracle = some(summary(confusions[best], self.manifest.classes), ("miou", "foreground_miou"))
         scores["oracle"] = oracle | {
             "threshold": round(float(thresholds[best]), 4),
             "chosen_with": "the masks that it is scored on",
         }
         half = summary(confusions[int(np.flatnonzero(thresholds == 0.5)[0])], self.manifest.classes)
-        scores["no_threshold"] = {key: half[key] for key in RULE_SCORES if key in half}
+        scores["no_threshold"] = some(half, RULE_SCORES)
         return scores
 
     def curve_points(self) -> tuple[list[float], list[float]]:
         """Thresholds and the mIoU at each."""
         return self.curve.thresholds.tolist(), self.curve.miou().tolist()
+
+
+def some(scores: dict[str, Any], keys: Iterable[str]) -> dict[str, Any]:
+    """Those of some scores that are there."""
+    return {key: scores[key] for key in keys if key in scores}
 
 
 def protocol(artefact: str, config: EvaluateConfig, scored: set[str]) -> dict[str, Any]:

@@ -186,7 +186,8 @@ class SelfTraining(Companion):
         """Keep maps of the tracked photographs by both networks, at one scale, for `evaluate localizer`."""
         if rank() == 0 and self.config.cams is not None and self.tracked.records:
             cams = self.config.cams.model_copy(update={"scales": [1.0], "rules": ["transcam"]})
-            for name, network in (("online", self.online), ("target", self.target)):
+            static = self.config.label_source == "static"
+            for name, network in {"online": self.online, **({} if static else {"target": self.target})}.items():
                 store = self.folder / "epochs" / f"{name}-{epoch + 1:02d}"
                 extend_store(network.eval(), self.tracked, cams, store, f"maps of the {name} network", alone=True)
             self.online.train()

@@ -14,7 +14,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.config import ARTEFACTS
+from pipeline.config import EVALUATED
 from pipeline.errors import UserError
 from pipeline.files import new_folder
 from pipeline.stage import run_stage
@@ -28,9 +28,9 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--set", nargs="*", default=[], metavar="KNOB=VALUE", dest="knobs", help="as dvc exp run -S")
     parser.add_argument("--name", help="name of the run, in place of method and knobs (one method)")
-    parser.add_argument("--until", choices=ARTEFACTS, default=ARTEFACTS[-1], help="last artefact to make and evaluate")
+    parser.add_argument("--until", choices=EVALUATED, default=EVALUATED[-1], help="last artefact to make and evaluate")
     arguments = parser.parse_args()
-    artefacts = ARTEFACTS[: ARTEFACTS.index(arguments.until) + 1]
+    artefacts = EVALUATED[: EVALUATED.index(arguments.until) + 1]
     for method in arguments.methods:
         for seed in arguments.seeds:
             words = [method, *(knob.replace("=", "-").replace("/", "_") for knob in arguments.knobs)]
@@ -38,7 +38,7 @@ def main() -> None:
             folder = Path("metrics/studies") / arguments.study / run
             if not folder.exists():
                 knobs = [f"method={method}", f"seed={seed}", *arguments.knobs]
-                keep_metrics(run_experiment(knobs, artefacts), folder, ("classifier", "localizer", "rules", *artefacts))
+                keep_metrics(run_experiment(knobs, artefacts), folder, ("classifier", *artefacts))
 
 
 def run_experiment(knobs: list[str], artefacts: Sequence[str]) -> str:
@@ -50,7 +50,7 @@ def run_experiment(knobs: list[str], artefacts: Sequence[str]) -> str:
     print(f"== {' '.join(knobs)}", flush=True)
     before = experiments()
     words = [word for knob in knobs for word in ("-S", knob)]
-    targets = [f"evaluate@{artefact}" for artefact in ("localizer", "rules", *artefacts)]
+    targets = [f"evaluate@{artefact}" for artefact in artefacts]
     if subprocess.run(["dvc", "exp", "run", "--temp", *words, *targets], check=False).returncode:
         raise UserError(f"the experiment {' '.join(knobs)} failed; see above")
     new = experiments() - before

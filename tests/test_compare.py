@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.compare import rules_table, study_runs, study_table, tables, with_table
+from pipeline.compare import epochs_table, rules_table, study_runs, study_table, tables, with_table
 from pipeline.errors import UserError
 from pipeline.files import write_json
 
@@ -53,6 +53,19 @@ def test_rules_of_several_runs_by_hand() -> None:
     adcam, none = (dict(zip(table[0].split(" | "), row.split(" | "), strict=True)) for row in table[2:])
     assert adcam["mIoU"] == "70.0 ± 14.1" and none["mIoU"] == "60.0 ± 14.1"
     assert none["FPR"] == "25.0 ± 0.0" and adcam["FPR"] == "-"
+
+
+def test_epochs_by_hand() -> None:
+    runs = []
+    for seed, last in enumerate((0.3, 0.5)):
+        scores = {"online": {"miou": [0.4, 0.6, last]}, "target": {"miou": [0.1, 0.1, 0.2]}}
+        protocol = {"method": "bao_share", "bg_thresh": "none", "seed": seed}
+        runs.append({"localizer": {"protocol": protocol, "epochs": scores}})
+    table = epochs_table(runs).splitlines()
+    online, target = (dict(zip(table[0].split(" | "), row.split(" | "), strict=True)) for row in table[2:])
+    assert online["first epoch"] == "40.0 ± 0.0" and online["best epoch"] == "60.0 ± 0.0"
+    assert online["last epoch"] == "40.0 ± 14.1" and online["last - best"] == "-20.0 ± 14.1"
+    assert target["last - best"] == "0.0 ± 0.0" and target["number of the best |"] == "3.00 ± 0.00 |"
 
 
 def test_runs_that_differ_in_what_the_table_hides_are_refused(tmp_path: Path) -> None:
