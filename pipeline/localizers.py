@@ -14,7 +14,7 @@ from models.amn import AmnNetwork, nearest
 from models.bao import BaoNetwork, bao_loss, target_labels
 from models.classifiers import CLASSIFIERS
 from models.seed_loss import IGNORE, SeedLossForm
-from models.target import Phase, RiseSwitch, TargetSchedule, foreground_share, target_of, update_target
+from models.target import Phase, RiseSwitch, TargetSchedule, disagreement, foreground_share, target_of, update_target
 from pipeline.confident_labels import ConfidencePair, write_labels
 from pipeline.config import TrainLocalizerConfig
 from pipeline.errors import UserError
@@ -138,28 +138,32 @@ class SelfTraining(Companion):
     def objective(self, trained: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of tags and pixel labels of the online network; `trained` is it, perhaps wrapped."""
         labels = self.labels(batch)
-        logits, activation_map, _ = trained(batch["image"], batch["tags"])
+        logits, activation_map, cam = trained(batch["image"], batch["tags"])
         losses = bao_loss(
             logits.float(), activation_map.float(), labels, batch["tags"], self.config.pixel_weight, self.form
         )
         self.foreground = foreground_share(labels)
         terms = {"tags": losses.tags, "background": losses.bg, "foreground": losses.fg}
-        return losses.total, terms | {"foreground_share": self.foreground}
+        terms["foreground_share"] = self.foreground
+        if self.config.label_source == "online_target":
+            terms["disagreement"] = disagreement(labels, self.labels_of(cam, batch))
+        return losses.total, terms
 
     @torch.no_grad()
     def labels(self, batch: Batch) -> Tensor:
         """Pixel labels on the grid: the target's, or the static ones of the batch.
 
-        The readings differ in three things: the released target runs in training mode, keeps statistics of its own,
-        and labels what lies outside the photograph.
+        The released target runs in training mode, with statistics of its own.
         """
         if self.config.label_source == "static":
             stride = self.online.stride
             return nearest(batch["labels"], [-(-side // stride) for side in batch["labels"].shape[1:]])
-        released = self.config.reading == "released"
-        self.target.train(released)
-        cam = self.target(batch["image"], batch["tags"]).cam
-        padding = None if released else nearest(batch["labels"], cam.shape[2:]) == IGNORE
+        self.target.train(self.config.reading == "released")
+        return self.labels_of(self.target(batch["image"], batch["tags"]).cam, batch)
+
+    def labels_of(self, cam: Tensor, batch: Batch) -> Tensor:
+        """Pixel labels that foreground maps give; the released reading labels what lies outside the photograph too."""
+        padding = None if self.config.reading == "released" else nearest(batch["labels"], cam.shape[2:]) == IGNORE
         constant = self.config.label_background
         background: Literal["one_minus_max"] | float = "one_minus_max" if constant is None else constant
         return target_labels(cam, batch["tags"], self.config.label_norm, background, padding)
