@@ -28,7 +28,7 @@ def warm_poly_rate(
     return base * max(0.0, 1 - step / total) ** power
 
 
-def cosine_threshold(step: int, start: float, end: float, total: int) -> float:
+def cosine_threshold(step: float, start: float, end: float, total: float) -> float:
     """High threshold that goes from `start` at step 0 to `end` at step `total` along half a cosine, and stays there.
 
     Source: the dual-branch paper (doi:10.19651/j.cnki.emt.2416644), eq. 8: `published`. DuPL (Wu et al., CVPR 2024)

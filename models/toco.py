@@ -183,8 +183,8 @@ def contrast_of_views(
     """Class token contrast of both whole views and of local views drawn from uncertain regions (B, H, W)."""
     corners = choose_corners(regions, recipe.crop_size, recipe.crop_count, generator)
     crops = cut_crops(views.local, corners, recipe.crop_size).transpose(0, 1)
-    second = network.encoder(views.second).token
-    local = network.encoder(crops.flatten(0, 1)).token.unflatten(0, crops.shape[:2])
+    second = network.backbone(views.second).token
+    local = network.backbone(crops.flatten(0, 1)).token.unflatten(0, crops.shape[:2])
     contrast.update_teacher()
     student, teacher = contrast(torch.stack([output.encoding.token, second]), local)
     flags = functional.pad(crop_flags(regions, corners, recipe.crop_size), (2, 0), value=True)

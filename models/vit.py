@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import timm
@@ -11,10 +11,12 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.backbones import EfficientNetLite0, ResNet50
-
-VIT_TAG = "vit_base_patch16_224.orig_in21k_ft_in1k"
-"""ImageNet-21k weights fine-tuned on ImageNet-1k, file jx_vit_base_p16_224-80ecf9dd; timm's default is another one."""
+from models.attention import Observer
+from models.backbones import Backbone, EfficientNetLite0, ResNet50
+from models.loading import VIT_TAG, check_and_load, load_trunk
+from models.localizer import Activations, Localizer
+from models.segmenter import Segmenter
+from models.toco_cams import resize
 
 VIT_HEADS = ("head.*",)
 """Entries of timm's checkpoints that the encoder leaves out."""
@@ -50,7 +52,7 @@ class Output(NamedTuple):
     masks: Tensor
 
 
-class VitEncoder(nn.Module):
+class VitEncoder(Backbone):
     """A vision transformer of timm for images of any size; entries are named as in timm's checkpoints.
 
     Args:
@@ -60,8 +62,7 @@ class VitEncoder(nn.Module):
         aux_block: index of the block whose output is `Encoding.aux`; the tenth of twelve is `released`.
 
     Attributes:
-        dim: channels of a token.
-        mean, std: normalisation of RGB in [0, 1].
+        dim: channels of a token; its two stages are the earlier and the last block.
 
     Source: released code of ToCo (`model/backbone/vit.py`): `released`.
     """
@@ -81,6 +82,8 @@ class VitEncoder(nn.Module):
         self.cls_token, self.pos_embed = vit.cls_token, vit.pos_embed.requires_grad_(learn_positions)
         self.aux_block = aux_block % len(vit.blocks)
         self.dim: int = vit.embed_dim
+        stride = vit.patch_embed.patch_size[0] * (1 if stem is None else stem.strides[-1])
+        self.channels, self.strides = (self.dim, self.dim), (stride, stride)
         # The ViT weights were trained with 0.5; ToCo feeds them ImageNet statistics all the same.
         self.mean, self.std = (stem or ResNet50).mean, (stem or ResNet50).std
 
@@ -131,7 +134,7 @@ class LargeFov(nn.Sequential):
         )
 
 
-class ToCoNetwork(nn.Module):
+class ToCoNetwork(Localizer):
     """Encoder, a classifier of its last and one of an earlier block, and a decoder: what remains at inference.
 
     The heads of class token contrast exist only in training, see `contrast.ContrastHeads`.
@@ -141,20 +144,29 @@ class ToCoNetwork(nn.Module):
         classes: K, without background.
         width: channels inside the decoder.
 
+    Attributes:
+        backbone: the encoder.
+        head, aux_head: classifiers of the last and of the earlier block.
+        decoder: segments.
+
     Source: Ru et al., CVPR 2023 (ToCo); details from the released code (`model/model_seg_neg.py`): `released`.
     """
 
+    backbone: VitEncoder
+    head: nn.Conv2d
+
     def __init__(self, encoder: str, classes: int, width: int = 512) -> None:
         super().__init__()
-        self.encoder = ENCODERS[encoder]()
-        dim, self.mean, self.std = self.encoder.dim, self.encoder.mean, self.encoder.std
+        self.backbone = ENCODERS[encoder]()
+        dim, self.mean, self.std = self.backbone.dim, self.backbone.mean, self.backbone.std
+        self.stride = self.backbone.strides[-1]
         self.head = nn.Conv2d(dim, classes, 1, bias=False)
         self.aux_head = nn.Conv2d(dim, classes, 1, bias=False)
         self.decoder = LargeFov(dim, classes + 1, width)
 
     def forward(self, images: Tensor) -> Output:
         """Normalised images (B, 3, H, W) to all that the losses on them need, with one encoding."""
-        encoding: Encoding = self.encoder(images)
+        encoding: Encoding = self.backbone(images)
         return Output(encoding, *self.logits(encoding), self.decoder(encoding.final))
 
     def logits(self, encoding: Encoding) -> tuple[Tensor, Tensor]:
@@ -169,7 +181,26 @@ class ToCoNetwork(nn.Module):
 
     def stacked_cams(self, images: Tensor) -> Tensor:
         """Maps (B, 2K, h, w) of images, the last block's first; the decoder does not run."""
-        return torch.cat(self.cams(self.encoder(images)), dim=1)
+        return torch.cat(self.cams(self.backbone(images)), dim=1)
+
+    def activations(self, images: Tensor, tags: Tensor, observers: Sequence[Observer] = ()) -> Activations:
+        """Raw maps of normalised images (B, 3, H, W) and those of the earlier block; tags are not looked at."""
+        final, aux = self.cams(self.backbone(images))
+        return Activations(final, aux=aux)
+
+
+class ToCoSegmenter(Segmenter):
+    """The decoder that a `ToCoNetwork` trained beside its classifiers, as a segmentation network."""
+
+    def __init__(self, network: ToCoNetwork) -> None:
+        super().__init__()
+        self.backbone, self.head = network.backbone, network.decoder
+        self.mean, self.std = network.mean, network.std
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised images (B, 3, H, W) to logits (B, K + 1, H, W)."""
+        encoding: Encoding = self.backbone(images)
+        return resize(self.head(encoding.final), images.shape[2:])
 
 
 def _vit_base() -> VitEncoder:
@@ -199,3 +230,16 @@ ENCODERS: dict[str, Callable[[], VitEncoder]] = {
     "vit_test": lambda: VitEncoder(_small_vit(64, 8, 48)),
 }
 """Encoders by name; `vit_test` is for tests (64 pixels, patches of 8)."""
+
+
+def load_encoder(encoder: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load ImageNet weights into an encoder: of the whole transformer, or of the stem where there is one.
+
+    Raises:
+        ValueError: they do not fit; all differences are listed.
+    """
+    assert isinstance(encoder, VitEncoder)
+    if encoder.stem is None:
+        check_and_load(encoder, state, VIT_HEADS)
+    else:
+        load_trunk(encoder.stem, state)

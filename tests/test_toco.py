@@ -397,9 +397,9 @@ def released_losses(
     crops = cut_crops(local_image, corners, recipe.crop_size).transpose(0, 1)
     output = network(first)
     contrast.update_teacher()
-    teacher = contrast.teacher(torch.stack([network.encoder(view).token.detach() for view in (first, second)]))
-    local = network.encoder(crops.flatten(0, 1)).token.unflatten(0, crops.shape[:2])
-    student = contrast.student(torch.cat([torch.stack([network.encoder(v).token for v in (first, second)]), local]))
+    teacher = contrast.teacher(torch.stack([network.backbone(view).token.detach() for view in (first, second)]))
+    local = network.backbone(crops.flatten(0, 1)).token.unflatten(0, crops.shape[:2])
+    student = contrast.student(torch.cat([torch.stack([network.backbone(v).token for v in (first, second)]), local]))
     flags = functional.pad(crop_flags(regions, corners, recipe.crop_size), (2, 0), value=True)
     grid = output.encoding.final.shape[2:]
     inside = inside_boxes(boxes, grid, first.shape[2:])
@@ -491,7 +491,7 @@ def test_saved_operations_of_the_published_network() -> None:
 def test_losses_without_weight_are_not_computed(network: ToCoNetwork, contrast: ContrastHeads) -> None:
     views = some_views(1)
     output = network(views.first)
-    network.encoder.forward = None  # type: ignore[method-assign, assignment]  # nothing may be encoded any more
+    network.backbone.forward = None  # type: ignore[method-assign, assignment]  # nothing may be encoded any more
     weights = {"tags": 1.0, "aux_tags": 1.0, "ptc": 0.0, "consistency": 0.1}
     assert toco_losses(network, contrast, output, views, THRESHOLDS, weights, RECIPE).keys() == {"tags", "aux_tags"}
     with pytest.raises(TypeError):

@@ -23,7 +23,7 @@ def test_parameters_of_the_published_network() -> None:
     trainable = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
     assert trainable == 91_587_072
     assert [name for name, parameter in network.named_parameters() if not parameter.requires_grad] == [
-        "encoder.pos_embed"
+        "backbone.pos_embed"
     ]
 
 
@@ -64,7 +64,7 @@ def test_grids_of_both_branches_agree() -> None:
 def test_checkpoint_names_are_those_of_timm() -> None:
     with torch.device("meta"):
         published = timm.create_model(VIT_TAG, pretrained=False).state_dict()
-    missing = check_and_load(on_meta().encoder, published, VIT_HEADS)
+    missing = check_and_load(on_meta().backbone, published, VIT_HEADS)
     assert missing == []
     described = timm.get_pretrained_cfg(VIT_TAG)
     assert described is not None
@@ -93,7 +93,7 @@ def test_encoding_equals_timm_at_its_own_size() -> None:
 
 
 def test_the_tenth_of_twelve_blocks_is_tapped() -> None:
-    assert on_meta().encoder.aux_block == 9
+    assert on_meta().backbone.aux_block == 9
 
 
 def test_position_table_is_resized_without_smoothing() -> None:
@@ -134,7 +134,7 @@ def test_logits_and_maps_share_their_weights() -> None:
 def test_compact_network() -> None:
     torch.manual_seed(0)
     network = ToCoNetwork("lite0_vit", 4, width=16).train()
-    stem = network.encoder.stem
+    stem = network.backbone.stem
     assert stem is not None
     check_and_load(stem, EfficientNetLite0().state_dict())
     assert network.mean == stem.mean
@@ -144,5 +144,5 @@ def test_compact_network() -> None:
     without = {name for name, parameter in network.named_parameters() if parameter.grad is None}
     frozen = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
     assert without == frozen
-    assert all(name.startswith("encoder.stem") for name in frozen)
-    assert network.encoder.pos_embed.grad is not None
+    assert all(name.startswith("backbone.stem") for name in frozen)
+    assert network.backbone.pos_embed.grad is not None
