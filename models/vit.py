@@ -211,9 +211,12 @@ def _vit_base() -> VitEncoder:
 def _lite0_vit() -> VitEncoder:
     """Four blocks of 192 channels on the stride-16 maps of EfficientNet-Lite0, whose patches are single cells.
 
-    Only the trunk has ImageNet weights (`encoder.stem`), so positions learn. Its wide head convolution is not used.
+    Only the trunk has ImageNet weights (`encoder.stem`), so positions learn. Of it only the last stage learns, since
+    every view takes gradients; its wide head convolution is not used.
     """
     stem = EfficientNetLite0()
+    stem.frozen_stages = 4
+    stem.blocks[:5].requires_grad_(False)
     stem.conv_head.requires_grad_(False)
     stem.bn2.requires_grad_(False)
     return VitEncoder(_small_vit(14, 1, 192, in_chans=stem.channels[-2]), stem, learn_positions=True)
