@@ -194,7 +194,13 @@ class Observed:
 
 RULES: dict[str, Rule] = {
     "none": Rule(_none, "M' = M, the classifier's own map", needs=frozenset(), raw=True),
-    "aux": Rule(_none, "M' = the map of a classifier on an earlier block", needs=frozenset(), raw=True, aux=True),
+    "aux": Rule(
+        _none,
+        "M' = the map of a classifier on an earlier block; ToCo (Ru et al., CVPR 2023): `released`",
+        needs=frozenset(),
+        raw=True,
+        aux=True,
+    ),
     "tscam": Rule(
         _tscam,
         "M' = a * M, a = class-token attention, the mean for the sum over blocks;"
