@@ -5,7 +5,7 @@ METHOD ?= cam
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help setup repro test quick lint smoke bench-walk bench-crf bench-attention clean
+.PHONY: help setup repro test quick lint smoke bench-walk bench-crf bench-attention complexity clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -43,6 +43,9 @@ bench-crf: setup  ## CRF: two labellings in one field beside separate runs
 
 bench-attention: setup  ## TransCAM: peak memory by how attention is kept, beside stacking it
 	python -m pipeline.bench_attention
+
+complexity: setup  ## ToCo and the dual branch: parameters, multiply-adds, what one encoding of every view saves
+	python -m pipeline.complexity
 
 clean:  ## remove what a killed run left behind
 	rm -rf .resume .smoke

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from models.toco_cams import min_max
+
 EPSILON = 1e-5
 
 
@@ -62,6 +64,23 @@ def fuse_minmax(maps: Sequence[Tensor], size: tuple[int, int], extents: Sequence
     least, most = total.amin(dim=(1, 2), keepdim=True), total.amax(dim=(1, 2), keepdim=True)
     total = torch.where(total < least + EPSILON, 0, total)
     return (total - least - EPSILON) / (most - least + EPSILON)
+
+
+def fuse_toco(maps: Sequence[Tensor], size: tuple[int, int], extents: Sequence[tuple[int, int]]) -> Tensor:
+    """Rectify, place and add the maps of all scales, then stretch each class from its minimum to its maximum.
+
+    Args:
+        maps: one (K, h_i, w_i) float32 map per scale, before ReLU, the larger of both mirror images' values.
+        size: height and width of the result.
+        extents: as in `fuse_cams`. ToCo takes `size` for all scales.
+
+    Returns:
+        (K, H, W) float32 in [0, 1]; constant maps become 0.
+
+    Source: released code of ToCo (`utils/camutils.py`), see `toco_cams.multi_scale_cams`; there mirror images are
+    merged after resizing, here before it.
+    """
+    return min_max(_sum([grid.relu() for grid in maps], size, extents)[None])[0]
 
 
 def _sum(maps: Sequence[Tensor], size: tuple[int, int], extents: Sequence[tuple[int, int]]) -> Tensor:

@@ -18,10 +18,12 @@ class Activations(NamedTuple):
     Attributes:
         classes: (B, classes, h, w), before ReLU and before any propagation rule.
         background: (B, h, w) of networks that learn a background map, as it competes: no rule moves it. Else None.
+        aux: (B, classes, h, w) of networks with a classifier on an earlier block: its maps, before ReLU. Else None.
     """
 
     classes: Tensor
     background: Tensor | None = None
+    aux: Tensor | None = None
 
 
 class Parts(NamedTuple):

@@ -8,5 +8,11 @@ from models.amn import AmnNetwork
 from models.bao import BaoNetwork
 from models.classifiers import CLASSIFIERS
 from models.localizer import Localizer
+from models.vit import ToCoNetwork
 
-LOCALIZERS: dict[str, Callable[..., Localizer]] = {**CLASSIFIERS, "amn": AmnNetwork, "bao": BaoNetwork}
+LOCALIZERS: dict[str, Callable[..., Localizer]] = {
+    **CLASSIFIERS,
+    "amn": AmnNetwork,
+    "bao": BaoNetwork,
+    "toco": ToCoNetwork,
+}

@@ -56,6 +56,7 @@ class Rule:
         needs: what the formula reads of the attention.
         raw: the formula takes the activation as it is; otherwise rectified, each class divided by its maximum.
         blocks: number of last blocks whose attention the rule takes by default; None for all.
+        aux: the activation is that of the network's classifier on an earlier block.
     """
 
     formula: Propagate
@@ -63,6 +64,7 @@ class Rule:
     needs: frozenset[Need] = frozenset({"attention"})
     raw: bool = False
     blocks: int | None = None
+    aux: bool = False
 
     def block_numbers(self, depth: int) -> range:
         """The blocks to accumulate, of a network with `depth` of them."""
@@ -192,6 +194,13 @@ class Observed:
 
 RULES: dict[str, Rule] = {
     "none": Rule(_none, "M' = M, the classifier's own map", needs=frozenset(), raw=True),
+    "aux": Rule(
+        _none,
+        "M' = the map of a classifier on an earlier block; ToCo (Ru et al., CVPR 2023): `released`",
+        needs=frozenset(),
+        raw=True,
+        aux=True,
+    ),
     "tscam": Rule(
         _tscam,
         "M' = a * M, a = class-token attention, the mean for the sum over blocks;"

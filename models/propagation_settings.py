@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 PropagationRule = Literal[
-    "none", "tscam", "transcam", "transcam_transposed", "mct_patch", "rollout", "caa", "ppr", "adcam"
+    "none", "tscam", "transcam", "transcam_transposed", "mct_patch", "rollout", "caa", "ppr", "adcam", "aux"
 ]
 # The knobs that each rule reads besides max_tokens; adcam reads all.
 READS: dict[PropagationRule, tuple[str, ...]] = {
     "none": (),
+    "aux": (),
     "tscam": ("blocks",),
     "transcam": ("blocks",),
     "transcam_transposed": ("blocks",),

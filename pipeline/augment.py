@@ -45,7 +45,11 @@ def random_view(
     Source: released code of IRN (`step/train_cam.py`, `misc/imutils.py`).
     """
     size = scaled_size(image.shape[:2], int(rng.integers(settings.long_side[0], settings.long_side[1] + 1)))
-    pixels = normalise(_jittered(resize_image(image, size), settings.colour_jitter, rng), *normalisation)
+    strength = settings.colour_jitter
+    image = resize_image(image, size)
+    if strength:
+        image = jittered(image, (strength, strength, strength, strength / 3), rng)
+    pixels = normalise(image, *normalisation)
     targets = torch.full(size, IGNORE, dtype=torch.uint8)
     if labels is not None:
         targets = torch.from_numpy(resize_labels(labels, size).copy())
@@ -53,30 +57,31 @@ def random_view(
         pixels, targets = pixels.flip(2), targets.flip(1)
     crop = settings.crop
     view, view_labels = torch.zeros(3, crop, crop), torch.full((crop, crop), IGNORE, dtype=torch.int64)
-    (from_y, to_y, height), (from_x, to_x, width) = (_window(side, crop, rng) for side in size)
+    (from_y, to_y, height), (from_x, to_x, width) = (window(side, crop, rng) for side in size)
     view[:, to_y : to_y + height, to_x : to_x + width] = pixels[:, from_y : from_y + height, from_x : from_x + width]
     view_labels[to_y : to_y + height, to_x : to_x + width] = targets[from_y : from_y + height, from_x : from_x + width]
     return view, view_labels
 
 
-def _jittered(image: NDArray[np.uint8], strength: float, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Brightness, contrast and saturation changed by up to `strength`, the hue by up to a third of it, in random order.
+def jittered(
+    image: NDArray[np.uint8], strengths: tuple[float, float, float, float], rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """Brightness, contrast, saturation and hue changed by up to so much each, in random order.
 
-    Source: released code of PSA and TransCAM (0.3 and 0.1).
+    Source: released code of PSA and TransCAM (0.3, 0.3, 0.3 and 0.1).
     """
-    if strength == 0:
-        return image
     pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
     changes = (functional.adjust_brightness, functional.adjust_contrast, functional.adjust_saturation)
     for number in rng.permutation(len(changes) + 1):
+        strength = strengths[number]
         if number < len(changes):
             pixels = changes[number](pixels, float(rng.uniform(1 - strength, 1 + strength)))
         else:
-            pixels = functional.adjust_hue(pixels, float(rng.uniform(-strength, strength)) / 3)
+            pixels = functional.adjust_hue(pixels, float(rng.uniform(-strength, strength)))
     return np.asarray(pixels.permute(1, 2, 0).numpy())
 
 
-def _window(side: int, crop: int, rng: np.random.Generator) -> tuple[int, int, int]:
+def window(side: int, crop: int, rng: np.random.Generator) -> tuple[int, int, int]:
     """Along one axis: where to start in the image, where in the crop, and how many pixels to take."""
     offset = int(rng.integers(0, abs(side - crop) + 1))
     return (offset, 0, crop) if side >= crop else (0, offset, side)

@@ -2,7 +2,7 @@
 
 A folder of safetensors shards, `shard-00000.safetensors` and so on, each holding the images of a run of manifest rows.
 Per image: the original size, the mask labels of the classes present, one low-resolution float16 map per class and
-scale with the area that its grid covers (mirror images merged by averaging), and, for methods that have one, a
+scale with the area that its grid covers (mirror images merged), and, for methods that have one, a
 background map per scale. Each image says how its maps are fused: by a normalisation of maps before ReLU, or as scores.
 What produced the store stands in each shard's metadata. Same content, same bytes.
 """
@@ -23,12 +23,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from models.fusion import fuse_cams, fuse_minmax, place
+from models.fusion import fuse_cams, fuse_minmax, fuse_toco, place
 from pipeline.errors import UserError
 from pipeline.files import write_atomic
 
 FORMAT = "tags2masks-cams-2"
-Fusion = Literal["max", "minmax", "scores"]
+Fusion = Literal["max", "minmax", "scores", "toco"]
 FUSIONS: tuple[Fusion, ...] = get_args(Fusion)
 SHARD_IMAGES = 200  # about a minute of work on two cores: what a kill can lose
 
@@ -44,8 +44,8 @@ class CamEntry:
         maps: one (K, h_i, w_i) float32 map per scale.
         extents: the height and width that each scale's grid covers, in pixels of the photograph (not less than it).
         background: one (h_i, w_i) map per scale, or nothing for methods without a background map.
-        fusion: how the scales become one map: `max` and `minmax` rectify and normalise each class (IRN's and TransCAM's
-            rule), `scores` are values in [0, 1] that compete as they are and are averaged.
+        fusion: how the scales become one map: `max`, `minmax` and `toco` rectify and normalise each class (IRN's,
+            TransCAM's and ToCo's rule), `scores` are values in [0, 1] that compete as they are and are averaged.
     """
 
     id: str
@@ -194,6 +194,8 @@ def fused_maps(entry: CamEntry, size: tuple[int, int]) -> tuple[NDArray[np.float
             return np.asarray(fuse_cams(maps, size, extents).numpy())
         if entry.fusion == "minmax":
             return np.asarray(fuse_minmax(maps, size, extents).clamp(min=0).numpy())
+        if entry.fusion == "toco":
+            return np.asarray(fuse_toco(maps, size, extents).numpy())
         placed = [place(grid, extent, size) for grid, extent in zip(maps, extents, strict=True)]
         return np.asarray(torch.stack(placed).mean(0).numpy())
 

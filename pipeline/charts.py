@@ -32,7 +32,10 @@ def new_figure(width: float = 6.4, height: float = 3.6) -> Figure:
 
 
 def save_history(folder: Path, history: Sequence[Mapping[str, float]]) -> None:
-    """The training history, one row for each epoch, as `history.csv` and `loss.png`."""
+    """The training history, one row for each epoch, as `history.csv` and, of any epoch, `loss.png`."""
+    if not history:
+        save_table(folder / "history.csv", {"epoch": [], "lr": [], "loss": []})
+        return
     save_table(folder / "history.csv", {name: [row[name] for row in history] for name in history[0]})
     figure = new_figure()
     axes = figure.add_subplot()
@@ -69,6 +72,33 @@ def save_per_class(folder: Path, values: Mapping[str, float], title: str, quanti
     axes.bar_label(bars, fmt="%.2f", padding=2)
     axes.set(xlabel=quantity, xlim=(0, 1), title=title)
     save_figure(folder / "per_class.png", figure)
+
+
+def save_over_activation(folder: Path, shares: Mapping[str, tuple[float, float]], title: str) -> None:
+    """False positives among the pixels of each class, as `over_activation.csv` and, of any class, `.png`.
+
+    Args:
+        folder: where they go.
+        shares: for each class the share that is really background and the share that is another class.
+        title: of the chart.
+    """
+    names, kinds = list(shares), ("background", "other_class")
+    columns = {kind: [shares[name][number] for name in names] for number, kind in enumerate(kinds)}
+    total = [sum(shares[name]) for name in names]
+    save_table(folder / "over_activation.csv", {"class": names, "over_activation": total, **columns})
+    if not names:
+        return
+    figure = new_figure(height=max(2.0, 0.28 * len(names) + 1.0))
+    axes = figure.add_subplot()
+    places = range(len(names))
+    axes.barh(places, columns["background"], label="really background")
+    bars = axes.barh(places, columns["other_class"], left=columns["background"], label="really another class")
+    axes.bar_label(bars, labels=[f"{value:.2f}" for value in total], padding=2)
+    axes.set_yticks(places, names, parse_math=False)
+    axes.invert_yaxis()
+    axes.set(xlabel="over-activation FP / (TP + FP)", xlim=(0, 1), title=title)
+    axes.legend()
+    save_figure(folder / "over_activation.png", figure)
 
 
 def save_rules(folder: Path, rules: Mapping[str, Mapping[str, float]]) -> None:

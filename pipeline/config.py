@@ -110,17 +110,23 @@ class Data(Section):
         return self
 
 
-class Optimisation(Section):
-    """SGD or AdamW with the polynomial schedule, for every stage that trains."""
+class Rates(Section):
+    """SGD or AdamW with a linear rise and the polynomial schedule."""
 
     optimiser: Literal["sgd", "adamw"]
-    epochs: Count
-    batch: Count
     lr: Positive
     head_lr_factor: Positive
     momentum: Annotated[float, Number, Field(ge=0, lt=1)]
     weight_decay: NonNegative
+    warm_up: Annotated[float, Number, Field(ge=0, lt=1)]
     poly_power: NonNegative
+
+
+class Optimisation(Rates):
+    """How long and at what rates a stage trains."""
+
+    epochs: Count
+    batch: Count
 
 
 class Augmentation(Section):
@@ -141,6 +147,7 @@ class Classifier(Section):
     """The multi-label classifier on tags."""
 
     network: Literal[
+        "none",
         "efficientnet_lite0",
         "efficientnet_lite0_hybrid",
         "resnet50",
@@ -156,11 +163,65 @@ class Classifier(Section):
     augmentation: Augmentation
 
 
+class Branch(Section):
+    """The dual branch's convolutional classifier with activation modulation, and how it is drawn to the transformer."""
+
+    network: Annotated[Literal["efficientnet_lite0", "resnet50"] | None, Maybe]
+    weights: Name
+    stages: Annotated[list[Annotated[int, Number, Field(ge=0, le=4)]], Field(max_length=4)]
+    channel: bool
+    spatial: bool
+    combine: Literal["serial", "parallel"]
+    merge: Literal["mean", "sum", "product"]
+    reduction: Annotated[int, Number, Field(ge=0)]
+    normalise: bool
+    residual: bool
+    gaussian: Literal["peak1", "pdf", "stdnormal"]
+    statistics: Literal["sample", "batch"]
+    unbiased: bool
+    detach: bool
+    gate_scale: Positive
+    consistency_weights: Annotated[list[NonNegative], Field(min_length=2, max_length=2)]
+    consistency_norm: Literal[1, 2]
+    consistency_spread: bool
+    consistency_start: Share
+    leader: Literal["none", "transformer", "convolution"]
+    rates: Rates
+
+
+class Toco(Section):
+    """Token contrast: the one-stage training of a transformer with a decoder."""
+
+    decoder_width: Count
+    scales: Scales
+    crop: Annotated[int, Number, Field(ge=8)]
+    crops: Count
+    temperature: Positive
+    low: Share
+    high: Annotated[list[Share], Field(min_length=2, max_length=2)]
+    high_of_classes: Annotated[list[Share] | None, Maybe]
+    high_moves: list[Literal["regions", "pairs", "masks"]]
+    label_source: Literal["final", "aux"]
+    ptc_weight: NonNegative
+    ctc_weight: NonNegative
+    mask_weight: NonNegative
+    mask_start: Share
+    compat: list[Literal["absolute_pairs", "extra_term", "pixel_boxes", "flip_bug"]]
+    branch: Branch
+
+    @model_validator(mode="after")
+    def _thresholds_ordered(self) -> Toco:
+        ends = [*self.high, *(self.high_of_classes or [])]
+        if min(ends) < self.low:
+            raise ValueError(f"low is at most every high threshold; got low {self.low}, high {ends}")
+        return self
+
+
 class Localizer(Section):
     """The second training of methods that have one."""
 
-    rule: Literal["none", "amn", "bao"]
-    backbone: Literal["efficientnet_lite0", "resnet50", "resnet38"]
+    rule: Literal["none", "amn", "bao", "toco"]
+    backbone: Literal["efficientnet_lite0", "resnet50", "resnet38", "vit_base", "lite0_vit", "vit_test"]
     weights: Name
     confidence_pair: Annotated[list[Share], Field(min_length=2, max_length=2)]
     crf: Literal["psa", "irn", "deeplab", "toco_seg", "toco_cam", "afa"]
@@ -177,8 +238,28 @@ class Localizer(Section):
     momentum: Annotated[list[Share], Field(min_length=2, max_length=2)]
     momentum_restart: Literal["epoch", "none"]
     track: Annotated[int, Number, Field(ge=0)]
+    toco: Toco
     optimisation: Optimisation
     augmentation: Augmentation
+
+    @model_validator(mode="after")
+    def _backbone_of_the_rule(self) -> Localizer:
+        transformer = self.backbone in ("vit_base", "lite0_vit", "vit_test")
+        if self.rule in ("amn", "toco") and transformer != (self.rule == "toco"):
+            raise ValueError(
+                "localizer.rule = toco goes with localizer.backbone = vit_base or lite0_vit, amn with the other ones; "
+                f"got {self.rule} and {self.backbone}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _room_for_crops(self) -> Localizer:
+        if self.rule == "toco" and self.toco.crop + 2 >= self.augmentation.crop:
+            raise ValueError(
+                f"localizer.toco.crop = {self.toco.crop} leaves no room in localizer.augmentation.crop = "
+                f"{self.augmentation.crop}; lower it"
+            )
+        return self
 
     @model_validator(mode="after")
     def _phases_ascend(self) -> Localizer:
@@ -243,7 +324,7 @@ class Cams(Section):
     long_side: Annotated[Side | None, Maybe]
     scales: Scales
     square: bool
-    fusion: Literal["max", "minmax"]
+    fusion: Literal["max", "minmax", "toco"]
     batch: Count
     propagation: Propagation
 
@@ -313,7 +394,7 @@ class Affinity(Section):
 class Refine(Section):
     """The propagation rule that runs on the CAM store."""
 
-    rule: Literal["none", "psa_walk", "irn_walk"]
+    rule: Literal["none", "psa_walk", "irn_walk", "par"]
     long_side: Annotated[Side | None, Maybe]
     radius: Annotated[int, Number, Field(ge=2, le=16)]
     border: Literal["psa", "full"]
@@ -321,6 +402,7 @@ class Refine(Section):
     log2_steps: Annotated[int, Number, Field(ge=0, le=14)]
     alpha: Positive
     tolerance: Annotated[float, Number, Field(gt=0, lt=1)]
+    iterations: Annotated[int, Number, Field(ge=1)]
     batch: Count
 
 
@@ -345,7 +427,7 @@ class Masks(Section):
 class Segmenter(Section):
     """The network trained on pseudo masks, and its test-time settings."""
 
-    network: Literal["efficientnet_lite0_aspp", "deeplabv3_resnet101"]
+    network: Literal["efficientnet_lite0_aspp", "deeplabv3_resnet101", "localizer"]
     weights: Name
     optimisation: Optimisation
     augmentation: Augmentation
@@ -382,8 +464,25 @@ class Params(Section):
     report: Report
 
     @model_validator(mode="after")
+    def _one_stage_is_whole(self) -> Params:
+        if self.localizer.rule == "toco":
+            return self
+        aux = [rule for rule in self.cams.rules if self.cams.rule(rule)[0] == "aux"]
+        wrong = {
+            "classifier.network = none": self.classifier.network == "none",
+            "segmenter.network = localizer": self.segmenter.network == "localizer",
+            "cams.rules = aux": bool(aux),
+        }
+        if any(wrong.values()):
+            raise ValueError(
+                f"{', '.join(name for name, is_so in wrong.items() if is_so)} needs localizer.rule = toco, which has "
+                f"no classifier, segments, and gives maps of an earlier block; it is {self.localizer.rule}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _attention_where_needed(self) -> Params:
-        needy = [rule for rule in self.cams.rules if self.cams.rule(rule)[0] != "none"]
+        needy = [rule for rule in self.cams.rules if self.cams.rule(rule)[0] not in ("none", "aux")]
         if needy and not self.classifier.network.startswith(("conformer", "efficientnet_lite0_hybrid")):
             raise ValueError(
                 f"cams.rules = {', '.join(needy)} read attention, but classifier.network = {self.classifier.network} "
@@ -623,14 +722,16 @@ def stage_configs(params: Params) -> dict[str, dict[str, Any]]:
     data = {key: p["data"][key] for key in ("name", "root", "classes", "limit", "max_megapixels")}
     run = {key: p[key] for key in ("method", "profile", "seed")}
     chosen = "constants of the compact preset, on scenes of another drawing seed" if p["profile"] == "compact" else None
-    weights, maps = p["classifier"]["weights"], p["cams"]
+    weights, maps = p["localizer" if p["localizer"]["rule"] == "toco" else "classifier"]["weights"], p["cams"]
     views = {f"cam_{key}": maps[key] for key in ("long_side", "scales", "square", "fusion")}
     cams = run | {"initial_weights": weights, "chosen_with_masks": chosen} | views
     rules = {text: _as_text(params.cams.rule(text)[1].model_dump()) for text in maps["rules"]}
     seeds = cams | {"rule": maps["rules"][0], "rule_knobs": rules[maps["rules"][0]]}
     refined = seeds | {"refine": p["refine"]["rule"]}
+    alone = p["segmenter"]["network"] != "localizer"
     segmenter = {
-        "initial_weights": p["segmenter"]["weights"],
+        "network": p["segmenter"]["network"],
+        "initial_weights": p["segmenter"]["weights"] if alone else weights,
         "test_scales": p["segmenter"]["test_scales"],
         "crf": p["segmenter"]["test_crf"],
     }
@@ -649,7 +750,9 @@ def stage_configs(params: Params) -> dict[str, dict[str, Any]]:
     return {
         "prepare_data": data | {"source": p["data"][params.data.name]},
         "train_classifier": p["classifier"] | seed,
-        "train_localizer": p["localizer"] | seed | {"cams": None if params.localizer.rule == "none" else p["cams"]},
+        "train_localizer": p["localizer"]
+        | seed
+        | {"cams": p["cams"] if params.localizer.rule in ("amn", "bao") else None},
         "extract_cams": p["cams"],
         "train_affinity": p["affinity"] | seed,
         "refine_cams": p["refine"],

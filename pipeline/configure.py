@@ -13,7 +13,7 @@ from pipeline.errors import UserError, listed
 from pipeline.files import write_json
 from pipeline.stage import run_stage
 
-WITHOUT_LIBRARY = ("conformer", "resnet38")
+WITHOUT_LIBRARY = ("conformer", "resnet38", "vit_test")
 
 
 def main() -> None:
@@ -32,14 +32,18 @@ def check_weights(params: Params) -> None:
     Raises:
         UserError: a file is missing, or no library carries the ImageNet weights of a network; all are named at once.
     """
-    wanted = {
-        "classifier": (params.classifier.network, params.classifier.weights),
-        "segmenter": (params.segmenter.network, params.segmenter.weights),
+    wanted: dict[str, tuple[str, str]] = {
+        stage: (group.network, group.weights)
+        for stage, group in (("classifier", params.classifier), ("segmenter", params.segmenter))
+        if group.network not in ("none", "localizer")
     }
     if params.affinity.network != "none":
         wanted["affinity"] = (params.affinity.backbone, params.affinity.weights)
-    if params.localizer.rule == "amn":
+    if params.localizer.rule in ("amn", "toco"):
         wanted["localizer"] = (params.localizer.backbone, params.localizer.weights)
+    branch = params.localizer.toco.branch
+    if params.localizer.rule == "toco" and branch.network is not None:
+        wanted["localizer.toco.branch"] = (branch.network, branch.weights)
     problems = []
     for stage, (network, weights) in wanted.items():
         if weights == "imagenet" and network.startswith(WITHOUT_LIBRARY):

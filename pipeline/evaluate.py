@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from pipeline.background import Rule, hard_labels, with_background
-from pipeline.charts import save_curve, save_epochs, save_per_class, save_rules
+from pipeline.charts import save_curve, save_epochs, save_over_activation, save_per_class, save_rules
 from pipeline.config import EVALUATED, EvaluateConfig, stage_config
 from pipeline.files import new_folder, write_json
 from pipeline.ground_truth import GroundTruth
 from pipeline.manifest import Manifest, Record, load_manifest
 from pipeline.palette import IGNORE, read_mask
-from pipeline.scores import Confusion, ThresholdCurve, confusion_matrix, summary
+from pipeline.scores import Confusion, ThresholdCurve, confusion_matrix, over_activation, summary
 from pipeline.stage import run_stage
 
 Labels = NDArray[np.uint8]
@@ -77,6 +77,8 @@ def evaluate(artefact: str, manifest: Manifest, config: EvaluateConfig, plots: P
     if not tally.confusion[1:].any():
         print(f"WARNING: the ground truth of all {len(tally.scored)} images shows no class: foreground has no recall")
     save_per_class(plots, metrics["per_class"], f"{artefact}: IoU per class")
+    rates = over_activation(tally.confusion, manifest.classes)
+    save_over_activation(plots, rates, f"{artefact}: over-activation per class")
     if "oracle" in metrics:
         used = 0.5 if config.bg_thresh is None else config.bg_thresh
         save_curve(plots, *tally.curve_points(), used if isinstance(used, float | int) else None)

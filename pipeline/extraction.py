@@ -20,7 +20,7 @@ from models.conformer import Conformer
 from models.localizer import Localizer
 from models.propagation import RULES, Observed, Rule, check_grid
 from models.propagation_settings import Settings
-from pipeline.cam_store import SHARD_IMAGES, CamEntry, grid_extent, shard_path, write_shard
+from pipeline.cam_store import SHARD_IMAGES, CamEntry, Fusion, grid_extent, shard_path, write_shard
 from pipeline.config import Cams
 from pipeline.errors import UserError
 from pipeline.examples import Photographs, resized_view
@@ -82,7 +82,7 @@ def shard_entries(
                 size = view_size(batch[0].size, scale, config)
                 normalisation = (network.backbone.mean, network.backbone.std)
                 views = torch.stack([resized_view(image, size, normalisation) for image in images])
-                scales.append(view_maps(network, views, classes, len(manifest.classes), rules))
+                scales.append(view_maps(network, views, classes, len(manifest.classes), rules, config.fusion))
                 grid = scales[-1][config.rules[0]][0].shape[1:]
                 extents.append(grid_extent(batch[0].size, size, grid, network.stride))
             for number, (record, class_ids) in enumerate(zip(batch, classes, strict=True)):
@@ -129,9 +129,14 @@ def view_size(size: tuple[int, int], scale: float, config: Cams) -> tuple[int, i
 
 @torch.inference_mode()
 def view_maps(
-    network: Localizer, views: Tensor, classes: Sequence[Sequence[int]], class_count: int, rules: Rules
+    network: Localizer,
+    views: Tensor,
+    classes: Sequence[Sequence[int]],
+    class_count: int,
+    rules: Rules,
+    fusion: Fusion = "max",
 ) -> dict[str, list[Tensor]]:
-    """For each rule the maps of every view, the mean of its and its mirror image's, on the CPU.
+    """For each rule the maps of every view, its and its mirror image's merged, on the CPU.
 
     Args:
         network: gives maps, and lets attention be observed.
@@ -139,6 +144,7 @@ def view_maps(
         classes: mask labels of the classes present in each.
         class_count: of all classes.
         rules: from `network_rules`.
+        fusion: of the scales later; `toco` also takes the larger of both images' values, the others their mean.
 
     Returns:
         Maps (K, h, w) of the K classes present, a background map behind them where the network has one; or, from
@@ -154,7 +160,7 @@ def view_maps(
     for row, ids in zip(tags, classes, strict=True):
         row[torch.tensor(ids, dtype=torch.int64) - 1] = 1
     with autocast(device):
-        maps, background = network.activations(both, torch.cat([tags, tags]).to(device), observed.observers)
+        maps, background, aux = network.activations(both, torch.cat([tags, tags]).to(device), observed.observers)
     if network.softmax:
         assert background is not None, "logits come with a background"
         logits = torch.cat([background[:, None], maps], dim=1).float()
@@ -165,21 +171,23 @@ def view_maps(
     found: dict[str, list[Tensor]] = {}
     for text, (rule, blocks, settings) in rules.items():
         moved: list[Tensor] = []
+        source = aux if rule.aux else maps
+        assert source is not None, "the configuration gives the rule aux to networks with such maps"
         for view in range(len(both)):
-            own = maps[view, present[view % len(views)]].float()
+            own = source[view, present[view % len(views)]].float()
             if len(own) and rule.needs:
                 attention = observed.attention(view, blocks)
                 own = rule.propagate(own.flatten(1), attention, grid, settings).unflatten(1, grid)
             moved.append(torch.cat([own, *(extra[view] for extra in behind)]))
         pairs = zip(moved[: len(views)], moved[len(views) :], strict=True)
-        found[text] = [merged(torch.stack(pair))[0].cpu() for pair in pairs]
+        found[text] = [merged(torch.stack(pair), larger=fusion == "toco")[0].cpu() for pair in pairs]
     return found
 
 
-def merged(maps: Tensor) -> Tensor:
-    """Maps (2 B, K, h, w) of views and then of their mirror images to the means (B, K, h, w)."""
+def merged(maps: Tensor, larger: bool = False) -> Tensor:
+    """Maps (2 B, K, h, w) of views and then of their mirror images to the means, or the larger values, (B, K, h, w)."""
     plain, mirrored = maps.chunk(2)
-    return (plain + mirrored.flip(3)) / 2
+    return torch.maximum(plain, mirrored.flip(3)) if larger else (plain + mirrored.flip(3)) / 2
 
 
 def network_rules(config: Cams, depth: int) -> Rules:

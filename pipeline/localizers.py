@@ -23,13 +23,11 @@ from pipeline.extraction import extend_store
 from pipeline.files import new_folder, read_json
 from pipeline.manifest import Manifest, load_manifest
 from pipeline.runtime import all_mean, barrier, derived_seed, pick_device, rank
-from pipeline.training import Batch, Companion, fit
+from pipeline.training import Batch, Companion, History, fit
 from pipeline.weights import load_initial, load_network, save_network
 
 CLASSIFIER = Path("data/classifier")
 WINDOWS_PER_EPOCH = 4  # how often the automatic switch decides
-
-History = list[dict[str, float]]
 
 
 def loss_form(config: TrainLocalizerConfig) -> SeedLossForm:

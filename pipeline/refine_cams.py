@@ -1,8 +1,8 @@
 """Stage refine_cams: a propagation rule on the CAM store, with the affinity that the method learned.
 
 A rule reads the seeds' store and writes one of the same form; the walks write scores that compete as they are. The
-rule `none` hands the seeds on. Shards are finished one by one, so a killed stage continues; several processes share
-them.
+rule `par` follows the photograph's colours and needs no learned affinity; `none` hands the seeds on. Shards are
+finished one by one, so a killed stage continues; several processes share them.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from models.affinity_networks import AFFINITY_NETWORKS, BoundaryAffinity, FeatureAffinity
+from models.par import PAR
 from models.walk import irn_walk, psa_walk
 from pipeline.cam_store import CamEntry, fused_maps, grid_extent, read_shard, shard_path, shards, write_shard
 from pipeline.config import Refine, stage_config
@@ -33,6 +34,8 @@ from pipeline.weights import load_network
 SEEDS, AFFINITY, OUTPUT = Path("data/seeds"), Path("data/affinity"), Path("data/refined")
 NEEDS = {"psa_walk": "affinitynet", "irn_walk": "irn"}
 
+PIXELS = ((0.0,) * 3, (1.0,) * 3)  # a normalisation that leaves colours in [0, 1]
+
 Network = FeatureAffinity | BoundaryAffinity
 
 
@@ -45,7 +48,7 @@ def main() -> None:
                 for shard in shards(SEEDS):
                     shutil.copyfile(shard, output / shard.name)
         return
-    network = load_affinity(config.rule)
+    network = None if config.rule == "par" else load_affinity(config.rule)
     photographs = Photographs(load_manifest().split("train"))
     records = {record.id: record for record in photographs.records}
     with resume_folder("refine_cams", config, [SEEDS, AFFINITY]) as folder:
@@ -53,7 +56,7 @@ def main() -> None:
         for number in range(rank(), len(sources), world_size()):
             if not (path := shard_path(folder, number)).exists():
                 entries = {entry.id: entry for entry in read_shard(sources[number])}
-                title = f"walks, shard {number + 1} of {len(sources)}"
+                title = f"{config.rule}, shard {number + 1} of {len(sources)}"
                 walked = refined_entries(
                     network, photographs, entries, [records[name] for name in entries], config, title
                 )
@@ -79,24 +82,31 @@ def load_affinity(rule: str) -> Network:
 
 
 def refined_entries(
-    network: Network,
+    network: Network | None,
     photographs: Photographs,
     entries: dict[str, CamEntry],
     records: Sequence[Record],
     config: Refine,
     title: str,
 ) -> list[CamEntry]:
-    """The walked maps of some photographs, in their order; photographs of equal size walk together."""
+    """The refined maps of some photographs, in their order; photographs of equal size share a batch.
+
+    Without a network the photographs themselves refine them.
+    """
+    normalisation = PIXELS if network is None else (network.backbone.mean, network.backbone.std)
     done: dict[str, CamEntry] = {}
     with tqdm(total=len(records), desc=title, disable=None) as progress:
         for batch in same_size_batches(records, config.batch):
             images = [photographs.read(record) for record in batch]
             size = scaled_size(batch[0].size, config.long_side, SMALLEST_SIDE)
-            normalisation = (network.backbone.mean, network.backbone.std)
             views = torch.stack([resized_view(image, size, normalisation) for image in images]).to(pick_device())
-            walk = psa_entries if isinstance(network, FeatureAffinity) else irn_entries
-            for entry in walk(network, views, [entries[record.id] for record in batch], config):
-                done[entry.id] = entry
+            some = [entries[record.id] for record in batch]
+            if network is None:
+                refined = par_entries(views, some, config)
+            else:
+                walk = psa_entries if isinstance(network, FeatureAffinity) else irn_entries
+                refined = walk(network, views, some, config)
+            done |= {entry.id: entry for entry in refined}
             progress.update(len(batch))
     return [done[record.id] for record in records]
 
@@ -151,6 +161,20 @@ def irn_entries(network: Network, views: Tensor, entries: Sequence[CamEntry], co
     )
     scores = (walked / highest[:, None, None, None]).cpu()
     return [walked_entry(entry, size, maps, network.stride) for entry, maps in zip(entries, scores, strict=True)]
+
+
+def par_entries(views: Tensor, entries: Sequence[CamEntry], config: Refine) -> list[CamEntry]:
+    """Maps that follow the colours of the photographs (B, 3, H, W) in [0, 1], all in one call.
+
+    The maps themselves are refined, so that every background rule can still be applied to them; ToCo's training
+    refines them beside a constant background, after a softmax. Growth by the weights' excess over 1 is taken back.
+
+    Source: Ru et al., CVPR 2022 (AFA), see `models.par`; without softmax `reconstructed`.
+    """
+    par, size = PAR(iterations=config.iterations), (views.shape[2], views.shape[3])
+    refined = par.refine(views, class_stack(entries, size, views.device))
+    refined = (refined / (1 + par.position_weight) ** par.iterations).clamp(max=1).cpu()
+    return [walked_entry(entry, size, maps, 1) for entry, maps in zip(entries, refined, strict=True)]
 
 
 def walked_entry(

@@ -47,7 +47,7 @@ from pipeline.stage import run_stage
 
 OUTPUT, METRICS, PLOTS = Path("metrics/report"), Path("metrics"), Path("metrics/plots")
 SEEDS, MASKS, PREDICTIONS = Path("data/seeds"), Path("data/masks"), Path("data/segmenter/predictions")
-TRAININGS = {"classifier": "classifier", "segmenter_training": "segmenter"}
+TRAININGS = {"classifier": "classifier", "localizer_training": "localizer", "segmenter_training": "segmenter"}
 SCORES = {
     "miou": "mIoU",
     "foreground_miou": "foreground mIoU",
@@ -251,10 +251,14 @@ def curve_chart(run: Run) -> str | None:
     return figure_uri(curve_figure(curves)) if curves else None
 
 
-def training_chart(folder: str) -> str:
-    """Losses of one training."""
+def training_chart(folder: str) -> str | None:
+    """Losses of one training; None where the method has none."""
     table = _read_csv(PLOTS / folder / "history.csv", f"train_{TRAININGS[folder]}")
-    return figure_uri(training_figure({str(name): table[name].tolist() for name in table.columns}))
+    return (
+        None
+        if table.empty
+        else figure_uri(training_figure({str(name): table[name].tolist() for name in table.columns}))
+    )
 
 
 # ----------------------------------------------------------------------------------------------------------- gallery

@@ -88,6 +88,23 @@ def summary(confusion: Confusion, classes: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def over_activation(confusion: Confusion, classes: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """Per class, the shares of its predicted pixels that are really background, and another class; their sum is OR.
+
+    OR = FP / (TP + FP) = 1 - precision. A class that is nowhere predicted has none and is left out.
+
+    Args:
+        confusion: (labels, labels), rows true.
+        classes: names of the foreground classes, in label order.
+
+    Source: the dual-branch paper (doi:10.19651/j.cnki.emt.2416644), figure 3.
+    """
+    predicted, hit = confusion.sum(0), np.diagonal(confusion)
+    background, other = ratio(confusion[0], predicted), ratio(predicted - hit - confusion[0], predicted)
+    rates = zip(classes, background[1:].tolist(), other[1:].tolist(), predicted[1:].tolist(), strict=True)
+    return {name: (behind, beside) for name, behind, beside, pixels in rates if pixels}
+
+
 class ThresholdCurve:
     """Confusion matrices at every threshold from one histogram (true label, strongest class, threshold bin).
 

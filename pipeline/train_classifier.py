@@ -1,7 +1,8 @@
 """Stage train_classifier: a multi-label classifier on image tags.
 
 Reads the manifest and the photographs; writes `data/classifier` and `metrics/classifier.json` (mean average precision
-of the tags on the validation split).
+of the tags on the validation split). Methods that train everything at once have the network `none`: they get a note
+that there is no classifier.
 """
 
 from __future__ import annotations
@@ -39,6 +40,10 @@ def main() -> None:
     """Train, or continue training, and score the tags of the validation split."""
     config = stage_config("train_classifier", TrainClassifierConfig)
     manifest = load_manifest()
+    if config.network == "none":
+        if rank() == 0:
+            write_no_classifier()
+        return
     description = classifier_description(config.network, len(manifest.classes), config.dropout)
     with resume_folder("train_classifier", config, [PREPARED / "manifest.csv", PREPARED / "classes.json"]) as folder:
         torch.manual_seed(derived_seed("classifier", config.seed))
@@ -53,6 +58,15 @@ def main() -> None:
                 save_network(output, network, description)
             save_history(PLOTS, history)
             write_json(METRICS, scores)
+
+
+def write_no_classifier() -> None:
+    """The outputs of this stage for methods without a classifier: no tag is scored."""
+    with new_folder(OUTPUT) as output:
+        write_json(output / "network.json", {"network": "none"})
+    with new_folder(PLOTS) as plots:
+        save_history(plots, [])
+    write_json(METRICS, {"per_class": {}, "classes_scored": 0, "images": 0, "protocol": {"network": "none"}})
 
 
 def objective(network: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:

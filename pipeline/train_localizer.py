@@ -1,7 +1,8 @@
 """Stage train_localizer: the second training of methods that have one.
 
 A rule takes the trained classifier and writes the network that extract_cams reads, in the same form. Methods without
-a second training use the rule `none`: their classifier is their localizer. Rules may leave maps of a few photographs
+a second training use the rule `none`: their classifier is their localizer. The rule `toco` is a whole training of its
+own, without a classifier. Rules may leave maps of a few photographs
 after every epoch in `epochs/`, which `evaluate localizer` scores; training itself never reads a mask.
 """
 
@@ -11,14 +12,16 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.charts import save_history, save_table
+from pipeline.charts import save_history
 from pipeline.config import TrainLocalizerConfig, stage_config
 from pipeline.files import new_folder
-from pipeline.localizers import CLASSIFIER, History, train_amn, train_bao
+from pipeline.localizers import CLASSIFIER, train_amn, train_bao
 from pipeline.manifest import PREPARED
 from pipeline.resume import resume_folder
 from pipeline.runtime import rank
 from pipeline.stage import run_distributed_stage
+from pipeline.toco_training import train_toco
+from pipeline.training import History
 
 OUTPUT, PLOTS = Path("data/localizer"), Path("metrics/plots/localizer_training")
 
@@ -36,6 +39,7 @@ RULES: dict[str, Callable[[TrainLocalizerConfig, Path], History]] = {
     "none": pass_classifier,
     "amn": train_amn,
     "bao": train_bao,
+    "toco": train_toco,
 }
 
 
@@ -49,10 +53,7 @@ def main() -> None:
             with new_folder(OUTPUT) as output:
                 shutil.copytree(folder / "result", output, dirs_exist_ok=True)
             with new_folder(PLOTS) as plots:
-                if history:
-                    save_history(plots, history)
-                else:
-                    save_table(plots / "history.csv", {"epoch": [], "lr": [], "loss": []})
+                save_history(plots, history)
 
 
 if __name__ == "__main__":

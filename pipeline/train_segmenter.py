@@ -1,11 +1,13 @@
 """Stage train_segmenter: a segmentation network learns from the pseudo masks, then predicts the validation split.
 
-Reads photographs, tags of neither split, and `data/masks`; writes the network and the predictions as palette PNG.
+Reads photographs, tags of neither split, and `data/masks`; writes the network and the predictions as palette PNG. The
+network `localizer` has learned already, beside the maps: nothing is trained, and `data/localizer` predicts.
 """
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,46 +16,87 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from models.segmenter import SEGMENTERS, Segmenter, pixel_loss, predict
+from models.vit import ToCoNetwork, ToCoSegmenter
 from pipeline.background import hard_channels
 from pipeline.charts import save_history
 from pipeline.config import TrainSegmenterConfig, stage_config
 from pipeline.crf import KERNELS, dense_crf, softmax_energies
 from pipeline.errors import UserError
 from pipeline.examples import MaskedExamples, Photographs, resized_view
-from pipeline.files import new_folder
+from pipeline.files import new_folder, read_json
 from pipeline.images import SMALLEST_SIDE, scaled_size
 from pipeline.manifest import PREPARED, Manifest, Record, load_manifest
 from pipeline.palette import IGNORE, read_mask, write_mask
 from pipeline.resume import resume_folder
 from pipeline.runtime import barrier, derived_seed, pick_device, rank, world_size
 from pipeline.stage import run_distributed_stage
-from pipeline.training import Batch, autocast, fit
-from pipeline.weights import load_initial, save_network
+from pipeline.training import Batch, History, autocast, fit
+from pipeline.weights import load_initial, load_network, save_network
 
-MASKS, OUTPUT, PLOTS = Path("data/masks"), Path("data/segmenter"), Path("metrics/plots/segmenter_training")
+MASKS, LOCALIZER = Path("data/masks"), Path("data/localizer")
+OUTPUT, PLOTS = Path("data/segmenter"), Path("metrics/plots/segmenter_training")
+NETWORK = ("network.json", "weights.safetensors")
 
 
 def main() -> None:
     """Train, or continue training, and predict."""
     config = stage_config("train_segmenter", TrainSegmenterConfig)
     manifest = load_manifest()
-    check_masks(manifest.split("train"))
-    labels = len(manifest.classes) + 1
-    with resume_folder("train_segmenter", config, [PREPARED / "manifest.csv", MASKS]) as folder:
-        torch.manual_seed(derived_seed("segmenter", config.seed))
-        network = SEGMENTERS[config.network](labels)
-        load_initial(network.backbone, config.network, config.weights)
-        normalisation = (network.mean, network.std)
-        examples = MaskedExamples(manifest.split("train"), MASKS, config.augmentation, normalisation)
-        history = fit(network, network.head, objective, examples, config.optimisation, config.seed, folder)
+    learned = config.network == "localizer"
+    inputs = [PREPARED / "manifest.csv", *([LOCALIZER / name for name in NETWORK] if learned else [MASKS])]
+    with resume_folder("train_segmenter", config, inputs) as folder:
+        history = (take_localizer if learned else train)(manifest, config, folder)
         predictions = folder / "predictions"
-        predict_split(network, manifest.split("val"), config, predictions)
+        predict_split(load_segmenter(folder / "network"), manifest.split("val"), config, predictions)
         barrier()
         if rank() == 0:
             with new_folder(OUTPUT) as output:
-                save_network(output, network, {"network": config.network, "labels": labels})
+                shutil.copytree(folder / "network", output, dirs_exist_ok=True)
                 shutil.copytree(predictions, output / "predictions")
-            save_history(PLOTS, history)
+            with new_folder(PLOTS) as plots:
+                save_history(plots, history)
+
+
+def train(manifest: Manifest, config: TrainSegmenterConfig, folder: Path) -> History:
+    """Train on the masks; the network goes into `<folder>/network`."""
+    check_masks(manifest.split("train"))
+    labels = len(manifest.classes) + 1
+    torch.manual_seed(derived_seed("segmenter", config.seed))
+    network = SEGMENTERS[config.network](labels)
+    load_initial(network.backbone, config.network, config.weights)
+    normalisation = (network.mean, network.std)
+    examples = MaskedExamples(manifest.split("train"), MASKS, config.augmentation, normalisation)
+    history = fit(network, network.head, objective, examples, config.optimisation, config.seed, folder)
+    if rank() == 0:
+        save_network(folder / "network", network, {"network": config.network, "labels": labels})
+    barrier()
+    return history
+
+
+def take_localizer(manifest: Manifest, config: TrainSegmenterConfig, folder: Path) -> History:
+    """Put the localizer into `<folder>/network`; nothing is trained.
+
+    Raises:
+        UserError: the localizer does not segment.
+    """
+    trained = read_json(LOCALIZER / "network.json", "train_localizer")["network"]
+    if trained != "toco":
+        raise UserError(f"segmenter.network = localizer needs localizer.rule = toco, but the localizer is {trained}")
+    if rank() == 0:
+        with new_folder(folder / "network") as output:
+            for name in NETWORK:
+                shutil.copyfile(LOCALIZER / name, output / name)
+    barrier()
+    return []
+
+
+def load_segmenter(folder: Path) -> Segmenter:
+    """The network of this stage, on its device and ready to predict."""
+    builders: dict[str, Callable[..., nn.Module]] = {**SEGMENTERS, "toco": ToCoNetwork}
+    network = load_network(folder, builders, "train_segmenter")
+    segmenter = ToCoSegmenter(network) if isinstance(network, ToCoNetwork) else network
+    assert isinstance(segmenter, Segmenter)
+    return segmenter.to(pick_device(), memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
 
 def check_masks(manifest: Manifest) -> None:

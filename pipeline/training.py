@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
@@ -15,12 +16,14 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from pipeline.config import Optimisation, Runtime, stage_config
+from models.schedules import warm_poly_rate
+from pipeline.config import Optimisation, Rates, Runtime, stage_config
 from pipeline.errors import UserError
 from pipeline.resume import load_checkpoint, save_checkpoint
 from pipeline.runtime import barrier, derived_seed, generator, pick_device, rank, world_size
 
 Batch = dict[str, Any]
+History = list[dict[str, float]]
 Objective = Callable[[nn.Module, Batch], tuple[Tensor, dict[str, Tensor]]]
 
 
@@ -52,6 +55,21 @@ class Companion:
         """Take over what `state_dict` gave."""
 
 
+@dataclass(frozen=True)
+class Branch:
+    """A part of a network that an optimiser of its own trains.
+
+    Attributes:
+        network: the part.
+        head: what of it learns `head_lr_factor` times faster.
+        rates: learning rate and so on.
+    """
+
+    network: nn.Module
+    head: nn.Module
+    rates: Rates
+
+
 class _SeededViews(Dataset[dict[str, Any]]):
     """Items are (epoch, index), so that worker processes need no state of their own."""
 
@@ -69,11 +87,6 @@ def epoch_batches(count: int, batch: int, seed: int, epoch: int) -> list[list[in
     order = generator("order", seed, epoch).permutation(count)
     steps = math.ceil(count / batch)
     return np.resize(order, steps * batch).reshape(steps, batch).tolist()
-
-
-def poly(step: int, steps: int, power: float) -> float:
-    """The polynomial schedule's factor at a 0-based step: (1 - step / steps) ** power."""
-    return (1 - step / steps) ** power
 
 
 def precision(device: torch.device) -> torch.dtype:
@@ -101,7 +114,9 @@ def fit(
     seed: int,
     folder: Path,
     companion: Companion | None = None,
-) -> list[dict[str, float]]:
+    branches: Sequence[Branch] = (),
+    partial: bool = False,
+) -> History:
     """Train a network with the polynomial schedule (power 0: a constant rate); continue from the last checkpoint.
 
     An epoch depends only on (seed, epoch) and the weights before it, so a run that was killed and continued ends
@@ -116,6 +131,8 @@ def fit(
         seed: of order, views and dropout.
         folder: where the checkpoint lives.
         companion: what else changes in training, kept in the checkpoint too.
+        branches: parts of the network with rates of their own; `settings` has those of the rest.
+        partial: steps may leave out some of what learns, which several processes must know.
 
     Returns:
         One row for each epoch: epoch, learning rate, mean loss and terms.
@@ -128,14 +145,15 @@ def fit(
     if batch % world_size():
         raise UserError(f"a batch of {batch} does not divide among {world_size()} processes; change batch or processes")
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimiser = _optimiser(network, head, settings)
+    optimisers = _optimisers(network, [Branch(network, head, settings), *branches])
     scaler = torch.amp.GradScaler(device.type, enabled=precision(device) == torch.float16)
     companion = companion or Companion()
-    history: list[dict[str, float]] = []
+    history: History = []
     checkpoint = folder / "checkpoint.pt"
     if (state := load_checkpoint(checkpoint)) is not None:
         network.load_state_dict(state["network"])
-        optimiser.load_state_dict(state["optimiser"])
+        for optimiser, saved in zip(optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(saved)
         scaler.load_state_dict(state["scaler"])
         companion.load_state_dict(state["companion"])
         history = state["history"]
@@ -143,7 +161,8 @@ def fit(
             print(f"continuing after epoch {len(history)} of {settings.epochs}", flush=True)
     trained = network
     if world_size() > 1:
-        trained = DistributedDataParallel(network, device_ids=[device.index] if device.type == "cuda" else None)
+        devices = [device.index] if device.type == "cuda" else None
+        trained = DistributedDataParallel(network, device_ids=devices, find_unused_parameters=partial)
     network.train()
     loader = _loader(examples, settings, seed, first_epoch=len(history))
     steps = math.ceil(count / batch)
@@ -153,21 +172,22 @@ def fit(
         progress = tqdm(range(steps), desc=f"epoch {epoch + 1}", leave=False, disable=True if rank() else None)
         for step in progress:
             data = _to_device(next(loader), device)
-            factor = poly(epoch * steps + step, settings.epochs * steps, settings.poly_power)
-            for group in optimiser.param_groups:
-                group["lr"] = group["base_lr"] * factor
+            for optimiser in optimisers:
+                _set_rates(optimiser, epoch * steps + step, settings.epochs * steps)
             with autocast(device):
                 loss, terms = objective(trained, data)
             if not torch.isfinite(loss):
-                _stop_on_loss(loss, epoch, step, data, optimiser, checkpoint, len(history))
-            optimiser.zero_grad(set_to_none=True)
+                _stop_on_loss(loss, epoch, step, data, optimisers, checkpoint, len(history))
+            network.zero_grad(set_to_none=True)
             scaler.scale(loss).backward()
-            scaler.step(optimiser)
+            for optimiser in optimisers:
+                scaler.step(optimiser)
             scaler.update()
             companion.after_step(epoch, step, steps)
             for name, value in {"loss": loss, **terms}.items():
                 sums[name] = sums.get(name, torch.zeros((), device=device)) + value.detach().float()
-        row = {"epoch": epoch + 1, "lr": settings.lr * factor} | {k: v.item() / steps for k, v in sums.items()}
+        row = {"epoch": epoch + 1, "lr": optimisers[0].param_groups[0]["lr"]}
+        row |= {k: v.item() / steps for k, v in sums.items()}
         row |= companion.after_epoch(epoch)
         history.append(row)
         if rank() == 0:
@@ -176,7 +196,7 @@ def fit(
                 checkpoint,
                 {
                     "network": network.state_dict(),
-                    "optimiser": optimiser.state_dict(),
+                    "optimisers": [optimiser.state_dict() for optimiser in optimisers],
                     "scaler": scaler.state_dict(),
                     "companion": companion.state_dict(),
                     "history": history,
@@ -187,17 +207,33 @@ def fit(
     return history
 
 
-def _optimiser(network: nn.Module, head: nn.Module, settings: Optimisation) -> torch.optim.Optimizer:
-    """The optimiser over what learns, in two groups: the network before its head, and the head."""
-    fast = {id(parameter) for parameter in head.parameters()}
-    learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in learning if id(p) not in fast], "base_lr": settings.lr},
-        {"params": [p for p in learning if id(p) in fast], "base_lr": settings.lr * settings.head_lr_factor},
-    ]
-    if settings.optimiser == "adamw":
-        return torch.optim.AdamW(groups, lr=settings.lr, weight_decay=settings.weight_decay)
-    return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
+def _optimisers(network: nn.Module, branches: Sequence[Branch]) -> list[torch.optim.Optimizer]:
+    """One for each branch, over what learns in it and in no later one: before its head, and the head."""
+    owner = {
+        id(parameter): number for number, branch in enumerate(branches) for parameter in branch.network.parameters()
+    }
+    optimisers: list[torch.optim.Optimizer] = []
+    for number, (head, rates) in enumerate((branch.head, branch.rates) for branch in branches):
+        fast = {id(parameter) for parameter in head.parameters()}
+        mine = [p for p in network.parameters() if p.requires_grad and owner[id(p)] == number]
+        shared = {"warm_up": rates.warm_up, "poly_power": rates.poly_power}
+        groups = [
+            {"params": [p for p in mine if id(p) not in fast], "base_lr": rates.lr} | shared,
+            {"params": [p for p in mine if id(p) in fast], "base_lr": rates.lr * rates.head_lr_factor} | shared,
+        ]
+        if rates.optimiser == "adamw":
+            optimisers.append(torch.optim.AdamW(groups, lr=rates.lr, weight_decay=rates.weight_decay))
+        else:
+            sgd = torch.optim.SGD(groups, lr=rates.lr, momentum=rates.momentum, weight_decay=rates.weight_decay)
+            optimisers.append(sgd)
+    return optimisers
+
+
+def _set_rates(optimiser: torch.optim.Optimizer, step: int, steps: int) -> None:
+    """Give each group the learning rate of a 0-based step."""
+    for group in optimiser.param_groups:
+        warm = round(group["warm_up"] * steps)
+        group["lr"] = warm_poly_rate(step, group["base_lr"], steps, warm, power=group["poly_power"])
 
 
 def _loader(examples: Examples, settings: Optimisation, seed: int, first_epoch: int) -> Iterator[Batch]:
@@ -220,10 +256,16 @@ def _to_device(batch: Batch, device: torch.device) -> Batch:
 
 
 def _stop_on_loss(
-    loss: Tensor, epoch: int, step: int, data: Batch, optimiser: torch.optim.Optimizer, checkpoint: Path, good: int
+    loss: Tensor,
+    epoch: int,
+    step: int,
+    data: Batch,
+    optimisers: Sequence[torch.optim.Optimizer],
+    checkpoint: Path,
+    good: int,
 ) -> NoReturn:
     """End the stage, naming what a person needs to find the cause."""
-    rates = ", ".join(f"{group['lr']:.3g}" for group in optimiser.param_groups)
+    rates = ", ".join(f"{group['lr']:.3g}" for optimiser in optimisers for group in optimiser.param_groups)
     kept = f" The last good checkpoint, after epoch {good}, is {checkpoint}." if good else ""
     raise UserError(
         f"the loss is {loss.item()} in epoch {epoch + 1}, step {step + 1} (learning rates {rates}; images "

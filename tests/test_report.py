@@ -90,7 +90,7 @@ def train_and_predict() -> None:
         write_mask(folder / f"{record.id}.png", labels if record.split == "train" else labels % IGNORE)
     for name in ("seeds", "refined"):
         write_shard(shard_path(Path("data") / name, 0), entries, {})
-    for name in ("classifier", "segmenter_training"):
+    for name in ("classifier", "localizer_training", "segmenter_training"):
         save_history(Path("metrics/plots") / name, [{"epoch": 1, "lr": 0.1, "loss": 0.7, "term": 0.2}])
     write_json(Path("metrics/classifier.json"), {"images": 2, "classes_scored": 1, "map": 0.625})
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +11,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import jaccard_score
 
 from pipeline.background import hard_labels, with_background
-from pipeline.scores import ThresholdCurve, confusion_matrix, iou, mean, summary
+from pipeline.charts import save_over_activation
+from pipeline.scores import ThresholdCurve, confusion_matrix, iou, mean, over_activation, summary
 
 
 @given(seed=st.integers(0, 10_000), classes=st.integers(0, 4))
@@ -63,6 +66,21 @@ def test_summary_by_hand() -> None:
     assert scores["precision"] == pytest.approx((4 / 6 + 0) / 2)
     assert scores["recall"] == pytest.approx(4 / 6)
     assert scores["over_activation"] == pytest.approx((2 / 6 + 1) / 2)
+
+
+def test_over_activation_is_one_minus_precision(tmp_path: Path) -> None:
+    # Of 8 pixels predicted a, 5 are a, 2 background, 1 b; b is predicted rightly; c never.
+    confusion = np.array([[10, 2, 0, 0], [3, 5, 0, 0], [0, 1, 4, 0], [1, 0, 0, 0]])
+    rates = over_activation(confusion, ["a", "b", "c"])
+    assert rates == {"a": (pytest.approx(2 / 8), pytest.approx(1 / 8)), "b": (0, 0)}
+    scores = summary(confusion, ["a", "b", "c"])
+    assert scores["over_activation"] == pytest.approx(np.mean([sum(rate) for rate in rates.values()]))
+    assert scores["over_activation"] == pytest.approx(1 - scores["precision"])
+    save_over_activation(tmp_path, rates, "toy")
+    assert (tmp_path / "over_activation.csv").read_text().splitlines()[1] == "a,0.375,0.25,0.125"
+    assert (tmp_path / "over_activation.png").exists()
+    save_over_activation(tmp_path / "nothing", over_activation(np.zeros((2, 2), dtype=np.int64), ["a"]), "nothing")
+    assert not (tmp_path / "nothing/over_activation.png").exists()
 
 
 def test_nothing_scored_gives_no_nan() -> None:

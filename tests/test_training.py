@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 import torch
 
+from models.schedules import warm_poly_rate
 from pipeline.errors import UserError
 from pipeline.resume import fingerprint, load_checkpoint, resume_folder
-from pipeline.training import epoch_batches, poly
+from pipeline.training import epoch_batches
 from tests.tiny_training import SETTINGS, digest, train, write_runtime
 
 ROOT = Path(__file__).parent.parent
@@ -42,8 +43,8 @@ def result(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
 
 
 def test_poly_at_half_is_the_published_value() -> None:
-    assert poly(500, 1000, 0.9) == pytest.approx(0.5359, abs=1e-4)
-    assert poly(0, 1000, 0.9) == 1
+    assert warm_poly_rate(500, 1, 1000, warmup=0) == pytest.approx(0.5359, abs=1e-4)
+    assert warm_poly_rate(0, 1, 1000, warmup=0) == 1
 
 
 def test_every_example_once_per_epoch_and_full_batches() -> None:

@@ -27,7 +27,15 @@ class TinyConfig(Optimisation):
 
 
 SETTINGS = TinyConfig(
-    optimiser="sgd", epochs=4, batch=4, lr=0.1, head_lr_factor=2.0, momentum=0.9, weight_decay=1e-3, poly_power=0.9
+    optimiser="sgd",
+    epochs=4,
+    batch=4,
+    lr=0.1,
+    head_lr_factor=2.0,
+    momentum=0.9,
+    weight_decay=1e-3,
+    warm_up=0.0,
+    poly_power=0.9,
 )
 
 
