@@ -42,7 +42,8 @@ class Gaussian:
     scale: float = 1.0
 
     def __call__(self, values: Tensor) -> Tensor:
-        """Values (B, ...) to gates of the same shape, at least 0."""
+        """Values (B, ...) to gates of the same shape, at least 0, in float32 or wider: half precision loses epsilon."""
+        values = values.to(torch.promote_types(values.dtype, torch.float32))
         dims = tuple(range(0 if self.statistics == "batch" else 1, values.dim()))
         basis = values.detach() if self.detach else values
         mean = basis.mean(dims, keepdim=True)
@@ -110,13 +111,13 @@ class ActivationModulation(nn.Module):
     def channel_gate(self, features: Tensor) -> Tensor:
         """(B, C, H, W) to gates (B, C, 1, 1)."""
         assert self.channel is not None
-        return self.gaussian(self.channel(features.mean(dim=(2, 3))))[:, :, None, None]
+        return self.gaussian(self.channel(features.mean(dim=(2, 3))))[:, :, None, None].to(features.dtype)
 
     def spatial_gate(self, features: Tensor) -> Tensor:
         """(B, C, H, W) to gates (B, 1, H, W)."""
         assert self.spatial is not None
         summary = torch.cat([features.amax(dim=1, keepdim=True), features.mean(dim=1, keepdim=True)], dim=1)
-        return self.gaussian(self.spatial(summary))
+        return self.gaussian(self.spatial(summary)).to(features.dtype)
 
 
 def _channel_layers(channels: int, reduction: int) -> nn.Module:
@@ -140,8 +141,9 @@ class ModulatedClassifier(nn.Module):
         after: indices of the modulated stages; 1, 2, 3 of ResNet-50 are its first three residual stages.
         options: of `ActivationModulation`.
 
-    Stages before the first modulated one get no gradient. Source: the dual-branch paper, section 1.2 (`published`);
-    output stride 16 and the frozen stem as in the released code of AMR.
+    The first stage learns only where it is modulated; all others always learn, so that gates are the only difference
+    between networks with and without them. Source: the dual-branch paper, section 1.2 (`published`); output stride 16
+    and the frozen stem as in the released code of AMR.
     """
 
     def __init__(self, backbone: str, classes: int, after: Sequence[int] = (1, 2, 3), **options: Any) -> None:
@@ -149,9 +151,8 @@ class ModulatedClassifier(nn.Module):
         trunk = BACKBONES[backbone]()
         if not isinstance(trunk, StagedBackbone):
             raise TypeError(f"{backbone} is no chain of stages")
-        # What follows a modulation sees other features than ImageNet's and has to learn.
-        self.backbone, self.mean, self.std = trunk.requires_grad_(True) if after else trunk, trunk.mean, trunk.std
-        self.frozen_stages = min(after, default=trunk.frozen_stages)
+        self.backbone, self.mean, self.std = trunk.requires_grad_(True), trunk.mean, trunk.std
+        self.frozen_stages = min(1, *after) if after else 1
         self.modulations = nn.ModuleDict(
             {str(stage): ActivationModulation(trunk.channels[stage], **options) for stage in after}
         )

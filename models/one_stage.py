@@ -17,8 +17,8 @@ from models.modulation import ModulatedClassifier, consistency_loss
 from models.toco import Recipe, Thresholds, Views, toco_losses
 from models.vit import Output, ToCoNetwork
 
-BRANCH_WEIGHTS = {"branch_tags": 1.0, "aux_consistency": 0.1, "consistency": 0.1}
-"""Weights of the losses that the convolutional branch adds (`published`): tags, and eq. 1's l1 and l2."""
+BRANCH_LOSSES = ("branch_tags", "aux_consistency", "consistency")
+"""The losses that the convolutional branch adds: tags, and the two terms of the dual-branch paper's eq. 1."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class OneStage(nn.Module):
         self.recipe, self.consistency = recipe or Recipe(), consistency or Consistency()
 
     def forward(self, views: Views, thresholds: Thresholds, weights: Mapping[str, float]) -> dict[str, Tensor]:
-        """All losses of an iteration whose weight is not 0, by their names in `toco.WEIGHTS` and `BRANCH_WEIGHTS`.
+        """All losses of an iteration whose weight is not 0, by their names in `toco.WEIGHTS` and `BRANCH_LOSSES`.
 
         The teacher of the contrast moves one step where the contrast has a weight.
         """
@@ -80,7 +80,7 @@ class OneStage(nn.Module):
 
     def _branch_losses(self, output: Output, views: Views, weights: Mapping[str, float]) -> dict[str, Tensor]:
         """Losses of the convolutional branch, whose maps are compared with those of both transformer blocks."""
-        wanted = [name for name in BRANCH_WEIGHTS if weights.get(name)]
+        wanted = [name for name in BRANCH_LOSSES if weights.get(name)]
         if self.branch is None or not wanted:
             return {}
         cams = self.branch.cams(views.first)

@@ -96,3 +96,7 @@ class PAR:
             for dy, dx in RING:
                 top, left = margin + dy * dilation, margin + dx * dilation
                 yield padded[:, :, top : top + height, left : left + width]
+
+
+PUBLISHED = PAR()
+"""With the released settings."""

@@ -17,6 +17,7 @@ from models.classifier import tag_loss
 from models.contrast import ContrastHeads, ctc_loss
 from models.crops import choose_corners, crop_flags, cut_crops
 from models.pairs import IGNORE
+from models.par import PAR, PUBLISHED
 from models.precision import full_precision
 from models.toco_cams import SCALES, multi_scale_cams, resize
 from models.toco_labels import (
@@ -70,13 +71,11 @@ class Compat:
         extra_term: one more term in class token contrast, see `contrast.ctc_loss`.
         pixel_boxes: valid boxes, given in pixels, read as cells of the token grid when pairs are labelled; an image
             padded by more than the grid's side at its top or left then has no pair at all.
-        flip_bug: see `crops.mirror_views`; for the loader.
     """
 
     absolute_pairs: bool = False
     extra_term: bool = False
     pixel_boxes: bool = False
-    flip_bug: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,6 +87,7 @@ class Recipe:
         scales: of the fused maps.
         temperature: of class token contrast; 1 in the released COCO script.
         label_source: which map labels the decoder's masks: of the last block, or of the earlier one.
+        par: refines those labels, at half of the crop's size.
         compat: defects to reproduce.
     """
 
@@ -96,6 +96,7 @@ class Recipe:
     scales: tuple[float, ...] = SCALES
     temperature: float = 0.5
     label_source: Literal["final", "aux"] = "final"
+    par: PAR = PUBLISHED
     compat: Compat = Compat()
 
 
@@ -143,8 +144,8 @@ def toco_losses(
     if "masks" in wanted:
         cams = final if recipe.label_source == "final" else aux
         pixels = denormalised(views.first, network.mean, network.std)
-        labels = refined_labels(pixels, cams, views.tags, thresholds.low, thresholds.masks, views.boxes)
-        losses["masks"] = mask_loss(resize(output.masks, labels.shape[1:]), labels)
+        labels = refined_labels(pixels, cams, views.tags, thresholds.low, thresholds.masks, views.boxes, recipe.par)
+        losses["masks"] = mask_loss(resize(output.masks.float(), labels.shape[1:]), labels)
     return {name: loss for name, loss in losses.items() if name in wanted}
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from models.pairs import IGNORE
-from models.par import PAR
+from models.par import PAR, PUBLISHED
 from models.toco_cams import resize
 
 Threshold = float | Tensor
@@ -41,11 +41,6 @@ def cam_labels(cams: Tensor, tags: Tensor, low: Threshold, high: Threshold, insi
     label = label.masked_fill(score <= _per_image(high, score), IGNORE)
     label = label.masked_fill(score <= _per_image(low, score), 0)
     return label if inside is None else label.masked_fill(~inside, IGNORE)
-
-
-def decided_labels(cams: Tensor, tags: Tensor, background: Threshold, inside: Tensor | None = None) -> Tensor:
-    """Labels to evaluate: 0 where the best score is at most `background`; the rest as in `cam_labels`."""
-    return cam_labels(cams, tags, background, background, inside)
 
 
 def region_mask(cams: Tensor, tags: Tensor, low: Threshold, high: Threshold) -> Tensor:
@@ -87,7 +82,7 @@ def refined_labels(
     low: Threshold,
     high: Threshold,
     boxes: Tensor,
-    par: PAR | None = None,
+    par: PAR = PUBLISHED,
     reduction: int = 2,
 ) -> Tensor:
     """Labels for the decoder: maps against a weak and a strong background, both refined by PAR, where they agree.
@@ -102,7 +97,7 @@ def refined_labels(
         low: score of the weak background.
         high: score of the strong background.
         boxes: (B, 4) valid rows and columns, see `inside_boxes`.
-        par: the refinement; None for the published settings.
+        par: the refinement.
         reduction: refinement takes place at the image size divided by this.
 
     Returns:
@@ -120,7 +115,7 @@ def refined_labels(
         _competing(chosen, present, _per_image(background, pixels).expand(len(cams), 1, *small))
         for background in (high, low)
     ]
-    refined = (par or PAR()).refine(resize(pixels, small), torch.cat(stacks, dim=1))
+    refined = par.refine(resize(pixels, small), torch.cat(stacks, dim=1))
     classes = torch.nn.functional.pad(order + 1, (1, 0)).to(torch.uint8)
     strict, loose = (
         classes.gather(1, resize(stack, size).argmax(dim=1).flatten(1)).unflatten(1, size)

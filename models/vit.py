@@ -105,6 +105,14 @@ class VitEncoder(Backbone):
         tokens = self.norm(tokens)
         return Encoding(tokens[:, 0], *(some[:, 1:].mT.unflatten(2, grid) for some in (tokens, aux)))
 
+    def untrained(self) -> nn.Module:
+        """What ImageNet weights do not cover: all but the stem, where there is one; nothing of a whole transformer."""
+        if self.stem is None:
+            return nn.ModuleList()
+        return nn.ModuleList(
+            [self.patch_embed, self.blocks, self.norm, nn.ParameterList([self.cls_token, self.pos_embed])]
+        )
+
     def _positions(self, height: int, width: int) -> Tensor:
         """The position table (1, 1 + height * width, dim), patches resized bicubically.
 
@@ -172,7 +180,7 @@ class ToCoNetwork(Localizer):
     def logits(self, encoding: Encoding) -> tuple[Tensor, Tensor]:
         """Class logits (B, K) of the last and of the earlier block, from the largest value of every channel."""
         maps = (self.head, encoding.final), (self.aux_head, encoding.aux)
-        first, second = (head(functional.adaptive_max_pool2d(tokens, 1)).flatten(1) for head, tokens in maps)
+        first, second = (head(tokens.amax(dim=(2, 3), keepdim=True)).flatten(1) for head, tokens in maps)
         return first, second
 
     def cams(self, encoding: Encoding) -> tuple[Tensor, Tensor]:

@@ -55,6 +55,7 @@ Name = Annotated[str, Field(min_length=1)]
 Side = Annotated[int, Number, Field(ge=32, le=4096)]
 Pair = Annotated[list[Count], Field(min_length=2, max_length=2)]
 Scales = Annotated[list[Annotated[float, Number, Field(ge=0.1, le=4)]], Field(min_length=1, max_length=12)]
+Dilations = Annotated[list[Count], Field(min_length=1, max_length=12)]
 RuleText = Annotated[str, Field(pattern=r"^[a-z_]+(:[a-z_]+=[\w.:-]+(,[a-z_]+=[\w.:-]+)*)?$", max_length=100)]
 TargetPhase = Annotated[str, Field(pattern=r"^\d+:(share|ema|freeze|auto)(:(iteration|epoch))?$")]
 BackgroundRule = Annotated[Share | Literal["otsu"] | None, Maybe]
@@ -205,7 +206,9 @@ class Toco(Section):
     ptc_weight: NonNegative
     ctc_weight: NonNegative
     mask_weight: NonNegative
+    contrast_start: Share
     mask_start: Share
+    dilations: Dilations
     compat: list[Literal["absolute_pairs", "extra_term", "pixel_boxes", "flip_bug"]]
     branch: Branch
 
@@ -402,7 +405,8 @@ class Refine(Section):
     log2_steps: Annotated[int, Number, Field(ge=0, le=14)]
     alpha: Positive
     tolerance: Annotated[float, Number, Field(gt=0, lt=1)]
-    iterations: Annotated[int, Number, Field(ge=1)]
+    iterations: Count
+    dilations: Dilations
     batch: Count
 
 
@@ -735,9 +739,10 @@ def stage_configs(params: Params) -> dict[str, dict[str, Any]]:
         "test_scales": p["segmenter"]["test_scales"],
         "crf": p["segmenter"]["test_crf"],
     }
-    self_training = ("label_source", "target_schedule", "momentum", "reading") if params.localizer.rule == "bao" else ()
+    self_training = ("track", "label_source", "target_schedule", "momentum", "reading")
+    shown_knobs = self_training if params.localizer.rule == "bao" else ()
     protocols = {
-        "localizer": run | {"crf": None} | {key: p["localizer"][key] for key in ("track", *self_training)},
+        "localizer": run | {"crf": None} | {key: p["localizer"][key] for key in shown_knobs},
         "rules": cams | {"crf": None, "rules": rules},
         "seeds": seeds | {"crf": None},
         "refined": refined | {"crf": None},

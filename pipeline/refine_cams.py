@@ -112,8 +112,11 @@ def refined_entries(
 
 
 def class_stack(entries: Sequence[CamEntry], size: tuple[int, int], device: torch.device) -> Tensor:
-    """The normalised maps of several images as (B, K, H, W); images with fewer classes have zero maps at the end."""
-    most = max(len(entry.class_ids) for entry in entries)
+    """The normalised maps of several images as (B, K, H, W); images with fewer classes have zero maps at the end.
+
+    There is at least one map, also where no image has a class.
+    """
+    most = max(1, *(len(entry.class_ids) for entry in entries))
     stack = torch.zeros(len(entries), most, *size)
     for maps, entry in zip(stack, entries, strict=True):
         maps[: len(entry.class_ids)] = torch.from_numpy(fused_maps(entry, size)[0])
@@ -171,7 +174,7 @@ def par_entries(views: Tensor, entries: Sequence[CamEntry], config: Refine) -> l
 
     Source: Ru et al., CVPR 2022 (AFA), see `models.par`; without softmax `reconstructed`.
     """
-    par, size = PAR(iterations=config.iterations), (views.shape[2], views.shape[3])
+    par, size = PAR(tuple(config.dilations), config.iterations), (views.shape[2], views.shape[3])
     refined = par.refine(views, class_stack(entries, size, views.device))
     refined = (refined / (1 + par.position_weight) ** par.iterations).clamp(max=1).cpu()
     return [walked_entry(entry, size, maps, 1) for entry, maps in zip(entries, refined, strict=True)]

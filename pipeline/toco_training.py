@@ -16,6 +16,7 @@ from models.contrast import ContrastHeads
 from models.crops import mirror_views
 from models.modulation import Gaussian, ModulatedClassifier
 from models.one_stage import Consistency, OneStage
+from models.par import PAR
 from models.schedules import cosine_threshold
 from models.toco import Compat, Recipe, Thresholds, Views, weighted_sum
 from models.toco_labels import class_thresholds
@@ -42,7 +43,8 @@ def train_toco(config: TrainLocalizerConfig, folder: Path) -> History:
     network = model.network
     training = OneStageTraining(config.toco, config.optimisation.epochs, len(manifest.classes))
     examples = ThreeViews(manifest, config.augmentation, (network.mean, network.std))
-    new = nn.ModuleList([network.head, network.aux_head, network.decoder, model.contrast.student])
+    heads = [network.head, network.aux_head, network.decoder, model.contrast.student]
+    new = nn.ModuleList([*heads, network.backbone.untrained()])
     branches = []
     if model.branch is not None:
         modulated = nn.ModuleList([model.branch.modulations, model.branch.head])
@@ -97,6 +99,7 @@ def recipe_of(knobs: Toco) -> Recipe:
         scales=tuple(knobs.scales),
         temperature=knobs.temperature,
         label_source=knobs.label_source,
+        par=PAR(tuple(knobs.dilations)),
         compat=Compat(**{name: name in knobs.compat for name in Compat.__dataclass_fields__}),
     )
 
@@ -133,7 +136,9 @@ class OneStageTraining(Companion):
     def weights(self) -> dict[str, float]:
         """Weight of every loss now; 0 costs nothing."""
         knobs, branch = self.knobs, self.knobs.branch
-        weights = {"tags": 1.0, "aux_tags": 1.0, "ptc": knobs.ptc_weight, "ctc": knobs.ctc_weight}
+        contrast = self.done >= knobs.contrast_start
+        weights = {"tags": 1.0, "aux_tags": 1.0}
+        weights |= {"ptc": knobs.ptc_weight, "ctc": knobs.ctc_weight} if contrast else {"ptc": 0.0, "ctc": 0.0}
         weights["masks"] = knobs.mask_weight if self.done >= knobs.mask_start else 0.0
         if branch.network is not None:
             together = self.done >= branch.consistency_start

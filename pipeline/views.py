@@ -1,6 +1,7 @@
 """The three views of a photograph that token contrast (ToCo) trains on, recoloured each in its own way.
 
-Mirroring is left to the training step, which turns what belongs together with one draw (`models.crops.mirror_views`).
+Mirroring of the two views of one window is left to the training step, which turns them together with one draw
+(`models.crops.mirror_views`).
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ class ThreeViews(TaggedExamples):
         scaled = resize_image(photograph, scaled_size(record.size, int(rng.integers(low, high + 1))))
         seen, box = random_window(scaled, crop, rng)
         part = resize_image(random_part(photograph, rng), (crop, crop))
+        if rng.random() < 0.5:
+            part = np.ascontiguousarray(part[:, ::-1])
         views = {
             name: normalise(self.recoloured(pixels, how, rng), *self.normalisation)
             for name, pixels, how in (("image", seen, FIRST), ("local", seen, LOCAL), ("second", part, SECOND))

@@ -17,7 +17,6 @@ from models.toco import mask_loss, ptc_loss
 from models.toco_cams import multi_scale_cams
 from models.toco_labels import (
     cam_labels,
-    decided_labels,
     denormalised,
     inside_boxes,
     pair_labels,
@@ -47,8 +46,8 @@ def test_labels_from_maps(path: Path) -> None:
     inside = inside_boxes(tensor(file, "valid_box"), cam.shape[2:])
     label = cam_labels(cam, tags, low, high, inside)
     assert torch.equal(label, tensor(file, "label_train"))
-    assert torch.equal(decided_labels(cam, tags, background), tensor(file, "label_eval"))
-    assert torch.equal(decided_labels(cam, tags, background, inside), tensor(file, "label_box_only"))
+    assert torch.equal(cam_labels(cam, tags, background, background), tensor(file, "label_eval"))
+    assert torch.equal(cam_labels(cam, tags, background, background, inside), tensor(file, "label_box_only"))
     assert torch.equal(region_mask(cam, tags, low, high), tensor(file, "roi_mask"))
     assert torch.equal(pair_labels(label[:, ::4, ::4]), tensor(file, "pair_mask_sub4"))
 

@@ -535,7 +535,7 @@ def with_all_tags(views: Views) -> Views:
 
 
 @pytest.mark.parametrize("change", [background_only, padding_only, without_tags, with_all_tags])
-@pytest.mark.parametrize("compat", [Compat(), Compat(True, True, True, True)])
+@pytest.mark.parametrize("compat", [Compat(), Compat(True, True, True)])
 @pytest.mark.parametrize("batch", [1, 2])
 def test_losses_and_gradients_are_finite(
     network: ToCoNetwork, contrast: ContrastHeads, change: Callable[[Views], Views], compat: Compat, batch: int
