@@ -57,7 +57,8 @@ def clip_features(features: Tensor, form: SamplingForm) -> Tensor:
         bound = form.clip_level * cells.amax(2)
     else:  # sorted, since torch.quantile refuses large inputs and kthvalue is not deterministic on a GPU
         bound = cells.sort(2).values[:, :, max(math.ceil(form.clip_level * cells.shape[2]) - 1, 0)]
-    return features.minimum(bound[:, :, None, None])
+    bound = bound[:, :, None, None]
+    return torch.where(features > bound, bound, features)
 
 
 def bound_offsets(raw: Tensor, reach: float) -> Tensor:
@@ -71,16 +72,22 @@ def bound_offsets(raw: Tensor, reach: float) -> Tensor:
         reach: the largest displacement along an axis, in cells.
 
     Returns:
-        (B, 2 n^2, h, w) float32 or wider, in [-reach, reach]; `raw` 0 gives 0, with slope 1 inside the grid.
+        (B, 2 n^2, h, w) float32 or wider, in [-reach, reach]; `raw` 0 gives 0, with slope 1.
     """
     raw = raw.to(torch.promote_types(raw.dtype, torch.float32))
     rows, columns = _tap_positions(raw)
     height, width = raw.shape[2:]
     offsets = reach * torch.tanh(raw / reach)
     y, x = offsets[:, 0::2], offsets[:, 1::2]
-    y = y.clamp((-rows).clamp(max=0), (height - 1 - rows).clamp(min=0))
-    x = x.clamp((-columns).clamp(max=0), (width - 1 - columns).clamp(min=0))
+    y = _between(y, (-rows).clamp(max=0), (height - 1 - rows).clamp(min=0))
+    x = _between(x, (-columns).clamp(max=0), (width - 1 - columns).clamp(min=0))
     return torch.stack([y, x], 2).flatten(1, 2)
+
+
+def _between(values: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """`clamp`, but on its bounds, where cells beside the border start, the whole gradient passes instead of half."""
+    values = torch.where(values < low, low.to(values.dtype), values)
+    return torch.where(values > high, high.to(values.dtype), values)
 
 
 def _tap_positions(offsets: Tensor) -> tuple[Tensor, Tensor]:
