@@ -159,10 +159,10 @@ class EsolLossForm:
     """
 
     inverse_weight: float = 1.0
-    inverse_over: Literal["all", "present"] = "all"
+    inverse_over: Literal["all", "present"] = "present"
     ceiling: float = 1.0
     area: Literal["max", "sigmoid"] = "max"
-    area_weight: float = 0.2
+    area_weight: float = 1.0
 
     def __post_init__(self) -> None:
         if self.inverse_weight < 0 or self.area_weight < 0:

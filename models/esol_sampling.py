@@ -32,7 +32,7 @@ class SamplingForm:
     """
 
     kernel: Kernel = "dirac"
-    reach: float = 2.0
+    reach: float = 0.5
     clip: Clip = "quantile"
     clip_level: float = 0.9
 

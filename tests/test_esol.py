@@ -101,6 +101,12 @@ def test_offsets_start_at_zero_with_slope_one() -> None:
     assert not offsets.any() and raw.grad is not None and torch.equal(raw.grad, torch.ones_like(raw))
 
 
+def test_far_displacements_keep_a_gradient() -> None:
+    raw = torch.full((1, 2, 9, 9), 3.0, requires_grad=True)
+    (gradient,) = torch.autograd.grad(bound_offsets(raw, 1.0).sum(), raw)
+    assert (gradient[..., 2:-2, 2:-2] > 0).all()
+
+
 def test_huge_branches_saturate_without_nan() -> None:
     raw = torch.tensor([torch.inf, -torch.inf]).repeat(1, 9)[..., None, None].expand(1, 18, 7, 7)
     assert bound_offsets(raw, 2.0)[0, :, 3, 3].tolist() == [2.0, -2.0] * 9
@@ -276,7 +282,7 @@ def test_gradients_reach_what_the_detach_marks_allow(kernel: Kernel, stage: Stag
 def test_the_offset_branch_follows_the_inverse_loss_and_the_kernel_the_ordinary_one(kernel: Kernel) -> None:
     network, (images, tags) = esol_network(kernel=kernel, clip="none").train(), example()
     network.learn("expansion")
-    form = EsolLossForm(ceiling=100.0)
+    form = EsolLossForm(inverse_over="all", ceiling=100.0)
     before = tag_loss(network.stage_maps(images)[1].mean((2, 3)), tags)
     optimiser = torch.optim.SGD(network.expansion.branch.parameters(), lr=0.05)
     for _ in range(20):
@@ -394,7 +400,9 @@ def test_losses_keep_their_ranges(
 
 def test_inverse_loss_below_its_ceiling_is_the_negative_tag_loss() -> None:
     logits, tags = torch.randn(3, 4), torch.eye(4)[:3]
-    torch.testing.assert_close(inverse_tag_loss(logits, tags, EsolLossForm(ceiling=100.0)), -tag_loss(logits, tags))
+    torch.testing.assert_close(
+        inverse_tag_loss(logits, tags, EsolLossForm(inverse_over="all", ceiling=100.0)), -tag_loss(logits, tags)
+    )
     present = inverse_tag_loss(logits, tags, EsolLossForm(inverse_over="present", ceiling=100.0))
     torch.testing.assert_close(present, logits[tags.bool()].sigmoid().log().mean())
 
