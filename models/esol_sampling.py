@@ -55,8 +55,9 @@ def clip_features(features: Tensor, form: SamplingForm) -> Tensor:
     cells = features.detach().flatten(2)
     if form.clip == "maxfrac":
         bound = form.clip_level * cells.amax(2)
-    else:  # sorted, since torch.quantile refuses large inputs and kthvalue is not deterministic on a GPU
-        bound = cells.sort(2).values[:, :, max(math.ceil(form.clip_level * cells.shape[2]) - 1, 0)]
+    else:  # torch.quantile refuses large inputs, and kthvalue is not deterministic on a GPU
+        below = max(math.ceil(form.clip_level * cells.shape[2]) - 1, 0)
+        bound = cells.topk(cells.shape[2] - below, dim=2, sorted=False).values.amin(2)
     bound = bound[:, :, None, None]
     return torch.where(features > bound, bound, features)
 
@@ -126,27 +127,28 @@ def bilinear_gather(features: Tensor, offsets: Tensor) -> Tensor:
 
     Args:
         features: (B, C, h, w).
-        offsets: (B, 2, h, w), row and column in cells; displaced positions lie on the grid (`bound_offsets`).
+        offsets: (B, 2, h, w) of the same dtype, row and column in cells; displaced positions lie on the grid
+            (`bound_offsets`).
 
     Returns:
-        (B, C, h, w), of the wider dtype of the two.
+        (B, C, h, w) in the memory format channels_last.
     """
-    height, width = features.shape[2:]
+    batch, channels, height, width = features.shape
     rows, columns = _tap_positions(offsets)
     y, x = rows + offsets[:, 0:1], columns + offsets[:, 1:2]
     top = y.detach().floor().clamp(0, max(height - 2, 0))  # on the last row the gradient looks inwards
     left = x.detach().floor().clamp(0, max(width - 2, 0))
-    down, right = (y - top).flatten(2), (x - left).flatten(2)
-    first = (top * width + left).long().flatten(2)
-    cells = features.flatten(2)
+    down, right = (y - top).view(-1, 1), (x - left).view(-1, 1)
+    image = torch.arange(batch, device=features.device)[:, None, None, None]
+    first = ((image * height + top.long()) * width + left.long()).flatten()
+    cells = features.permute(0, 2, 3, 1).reshape(-1, channels)  # a view of features in the format channels_last
 
     def corner(below: int, beside: int) -> Tensor:
-        index = first + min(below, height - 1) * width + min(beside, width - 1)
-        return cells.gather(2, index.expand(-1, cells.shape[1], -1))
+        return cells.index_select(0, first + min(below, height - 1) * width + min(beside, width - 1))
 
-    above = (1 - right) * corner(0, 0) + right * corner(0, 1)
-    under = (1 - right) * corner(1, 0) + right * corner(1, 1)
-    return ((1 - down) * above + down * under).view(*above.shape[:2], height, width)
+    above = corner(0, 0).lerp(corner(0, 1), right)
+    under = corner(1, 0).lerp(corner(1, 1), right)
+    return above.lerp(under, down).view(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
 class Sampler(nn.Module):
@@ -187,6 +189,10 @@ class Sampler(nn.Module):
         """
         with torch.autocast(features.device.type, enabled=False):
             if self.weight is None:
-                return bilinear_gather(features.float(), offsets)
-            weight = self.weight.detach() if fixed else self.weight
-            return deform_conv2d(features.float(), offsets, weight, padding=1)
+                moved = bilinear_gather(features.float(), offsets)
+            else:
+                weight = self.weight.detach() if fixed else self.weight
+                moved = deform_conv2d(features.float(), offsets, weight, padding=1)
+        # The same memory format: convolutions of two formats round differently, and equal features must give equal maps
+        last = features.is_contiguous(memory_format=torch.channels_last)
+        return moved.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)

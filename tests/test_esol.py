@@ -317,9 +317,12 @@ def test_learn_shows_the_optimiser_one_stage(kernel: Kernel, stage: Stage) -> No
     assert set(network.learning(stage)) == expected
 
 
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_all_stages_start_exactly_at_the_cam_baseline(kernel: Kernel) -> None:
+def test_all_stages_start_exactly_at_the_cam_baseline(kernel: Kernel, memory: torch.memory_format) -> None:
     network, (images, tags) = esol_network(kernel=kernel, clip="none").eval(), example()
+    network.to(memory_format=memory)
+    images = images.contiguous(memory_format=memory)
     baseline = network.base.activations(images, tags).classes
     assert baseline.any()
     for maps in network.stage_maps(images):
