@@ -49,7 +49,6 @@ class EsolNetwork(Localizer):
     Args:
         classifier: description of a convolutional classifier (`classifier_description`).
         form: settings of samplers and clipping, as keyword arguments of `SamplingForm`.
-        stage: whose maps `activations` gives.
 
     Attributes:
         base: the classifier, which gives and never learns; its trained weights are loaded here.
@@ -61,14 +60,14 @@ class EsolNetwork(Localizer):
     Source: figure of Li et al., NeurIPS 2022 (`published`); that its head stays frozen is `reconstructed`.
     """
 
-    def __init__(self, classifier: Mapping[str, Any], form: Mapping[str, Any], stage: Literal[0, 1, 2] = 2) -> None:
+    def __init__(self, classifier: Mapping[str, Any], form: Mapping[str, Any]) -> None:
         super().__init__()
         base = build_classifier(classifier)
         if not isinstance(base, CamClassifier) or not isinstance(base.backbone, Backbone):
             raise ValueError(f"ESOL needs a convolutional classifier, not {classifier['network']}")
         channels = base.backbone.channels[-1]
         self.base = base.requires_grad_(False)
-        self.form, self.stage, self.stride = SamplingForm(**form), stage, base.stride
+        self.form, self.stride = SamplingForm(**form), base.stride
         self.expansion, self.shrinkage = Sampler(channels, self.form), Sampler(channels, self.form)
 
     @property
@@ -110,18 +109,17 @@ class EsolNetwork(Localizer):
         fitted = self._maps(self._clipped(plain, stage)).mean((2, 3))
         return StageOutputs(self._maps(self._clipped(moved, stage)), fitted)
 
-    def stage_maps(self, images: Tensor, last: int = 2) -> list[Tensor]:
-        """Raw maps (B, classes, h, w) of stages 0 to `last` from one forward pass of normalised images (B, 3, H, W)."""
-        features = [self.base.backbone(images)[-1]]
-        if last >= 1:
-            features.append(self._expanded(features[0]))
-        if last >= 2:
-            features.append(self.shrinkage(features[1], self.shrinkage.offsets(features[1])))
-        return [self._maps(stage) for stage in features]
+    def stage_maps(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Raw maps (B, classes, h, w) of stages 0, 1 and 2 from one forward pass of normalised images (B, 3, H, W)."""
+        features = self.base.backbone(images)[-1]
+        expanded = self._expanded(features)
+        shrunk = self.shrinkage(expanded, self.shrinkage.offsets(expanded))
+        return self._maps(features), self._maps(expanded), self._maps(shrunk)
 
     def activations(self, images: Tensor, tags: Tensor, observers: Sequence[Observer] = ()) -> Activations:
-        """Raw maps of the chosen stage; tags are not looked at, observers have nothing to see."""
-        return Activations(self.stage_maps(images, self.stage)[-1])
+        """Raw maps of stage 2, and those of 0 and 1 as earlier ones; tags and observers have nothing to do here."""
+        baseline, expansion, shrinkage = self.stage_maps(images)
+        return Activations(shrinkage, earlier={"baseline": baseline, "expansion": expansion})
 
     @torch.no_grad()
     def offsets(self, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -52,10 +52,10 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
 
 
-def esol_network(stage: Literal[0, 1, 2] = 2, displaced: bool = False, **form: Any) -> EsolNetwork:
+def esol_network(displaced: bool = False, **form: Any) -> EsolNetwork:
     """A network on an untrained classifier; displaced: its offset branches know more than 0."""
     description = {"network": "cam_classifier", "backbone": "tiny", "classes": CLASSES}
-    network = EsolNetwork(description, form, stage)
+    network = EsolNetwork(description, form)
     if displaced:
         for sampler in (network.expansion, network.shrinkage):
             nn.init.normal_(sampler.branch.weight)
@@ -341,11 +341,10 @@ def test_stages_of_one_pass_are_those_of_training_and_of_inference(kernel: Kerne
     torch.testing.assert_close(network(images, "expansion").maps, second)
     torch.testing.assert_close(network(images, "shrinkage").maps, third)
     assert not torch.allclose(first, second) and not torch.allclose(second, third)
-    chosen: Literal[0, 1, 2]
-    for chosen, maps in ((0, first), (1, second), (2, third)):
-        network.stage = chosen
-        activations = network.activations(images, tags)
-        assert torch.equal(activations.classes, maps) and activations.background is None
+    activations = network.activations(images, tags)
+    assert torch.equal(activations.classes, third) and activations.background is None
+    assert torch.equal(activations.earlier["baseline"], first)
+    assert torch.equal(activations.earlier["expansion"], second)
     assert first.shape == (2, CLASSES, 24 // network.stride, 32 // network.stride)
 
 
