@@ -29,7 +29,7 @@ from pipeline.runtime import derived_seed, pick_device, rank
 from pipeline.training import Batch, History, fit
 from pipeline.weights import load_network, save_network
 
-CELLS = 8  # of the grid's longer side that the picture of the sampler shows at most
+CELLS = 12  # along the grid's longer side that the picture of the sampler shows at most
 
 
 def train_esol(config: TrainLocalizerConfig, folder: Path) -> History:
@@ -100,7 +100,8 @@ def draw_sampling(network: EsolNetwork, manifest: Manifest, long_side: int, fold
     view = resized_view(photograph, size, (network.backbone.mean, network.backbone.std))[None]
     offsets, _ = network.offsets(view.to(pick_device()))
     rows, columns = offsets.shape[2:]
-    step = math.ceil(max(rows, columns) / CELLS)
+    taps_beside = math.isqrt(offsets.shape[1] // 2)  # a 3 x 3 kernel reads its neighbours: show every third cell
+    step = max(taps_beside, math.ceil(max(rows, columns) / CELLS))
     cells = [(row, column) for row in range(step // 2, rows, step) for column in range(step // 2, columns, step)]
     before, after = (
         sampled_positions(some, cells, network.stride)[0].cpu().numpy() for some in (torch.zeros_like(offsets), offsets)
