@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -18,12 +19,13 @@ class Activations(NamedTuple):
     Attributes:
         classes: (B, classes, h, w), before ReLU and before any propagation rule.
         background: (B, h, w) of networks that learn a background map, as it competes: no rule moves it. Else None.
-        aux: (B, classes, h, w) of networks with a classifier on an earlier block: its maps, before ReLU. Else None.
+        earlier: further maps of the same shape and kind by name, of networks that have them: those of an earlier block
+            or of earlier stages, which rules of these names take (`EARLIER` in `models.propagation_settings`).
     """
 
     classes: Tensor
     background: Tensor | None = None
-    aux: Tensor | None = None
+    earlier: Mapping[str, Tensor] = MappingProxyType({})
 
 
 class Parts(NamedTuple):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from models.amn import AmnNetwork
 from models.bao import BaoNetwork
 from models.classifiers import CLASSIFIERS
+from models.esol import EsolNetwork
 from models.localizer import Localizer
 from models.vit import ToCoNetwork
 
@@ -15,4 +16,5 @@ LOCALIZERS: dict[str, Callable[..., Localizer]] = {
     "amn": AmnNetwork,
     "bao": BaoNetwork,
     "toco": ToCoNetwork,
+    "esol": EsolNetwork,
 }

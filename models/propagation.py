@@ -56,7 +56,7 @@ class Rule:
         needs: what the formula reads of the attention.
         raw: the formula takes the activation as it is; otherwise rectified, each class divided by its maximum.
         blocks: number of last blocks whose attention the rule takes by default; None for all.
-        aux: the activation is that of the network's classifier on an earlier block.
+        earlier: the activation is not the network's own, but its `Activations.earlier` of this name.
     """
 
     formula: Propagate
@@ -64,7 +64,7 @@ class Rule:
     needs: frozenset[Need] = frozenset({"attention"})
     raw: bool = False
     blocks: int | None = None
-    aux: bool = False
+    earlier: str | None = None
 
     def block_numbers(self, depth: int) -> range:
         """The blocks to accumulate, of a network with `depth` of them."""
@@ -192,15 +192,16 @@ class Observed:
         )
 
 
+def _taken(name: str, source: str) -> Rule:
+    """The rule that takes a network's earlier maps of that name as they are."""
+    return Rule(_none, source, needs=frozenset(), raw=True, earlier=name)
+
+
 RULES: dict[str, Rule] = {
     "none": Rule(_none, "M' = M, the classifier's own map", needs=frozenset(), raw=True),
-    "aux": Rule(
-        _none,
-        "M' = the map of a classifier on an earlier block; ToCo (Ru et al., CVPR 2023): `released`",
-        needs=frozenset(),
-        raw=True,
-        aux=True,
-    ),
+    "aux": _taken("aux", "M' = the map of a classifier on an earlier block; ToCo (Ru et al., CVPR 2023): `released`"),
+    "baseline": _taken("baseline", "M' = the classifier's map, before any sampler; ESOL (NeurIPS 2022): `published`"),
+    "expansion": _taken("expansion", "M' = the map after the first sampler; ESOL (NeurIPS 2022): `published`"),
     "tscam": Rule(
         _tscam,
         "M' = a * M, a = class-token attention, the mean for the sum over blocks;"

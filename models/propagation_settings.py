@@ -8,12 +8,26 @@ from dataclasses import dataclass
 from typing import Literal
 
 PropagationRule = Literal[
-    "none", "tscam", "transcam", "transcam_transposed", "mct_patch", "rollout", "caa", "ppr", "adcam", "aux"
+    "none",
+    "tscam",
+    "transcam",
+    "transcam_transposed",
+    "mct_patch",
+    "rollout",
+    "caa",
+    "ppr",
+    "adcam",
+    "aux",
+    "baseline",
+    "expansion",
 ]
+# Rules that take other maps of the network than its own: maps of an earlier block or stage, from the same forward pass.
+# Each with the `localizer.rule` that trains networks that have them.
+EARLIER: dict[PropagationRule, str] = {"aux": "toco", "baseline": "esol", "expansion": "esol"}
 # The knobs that each rule reads besides max_tokens; adcam reads all.
 READS: dict[PropagationRule, tuple[str, ...]] = {
     "none": (),
-    "aux": (),
+    **dict.fromkeys(EARLIER, ()),
     "tscam": ("blocks",),
     "transcam": ("blocks",),
     "transcam_transposed": ("blocks",),

@@ -194,7 +194,7 @@ class ToCoNetwork(Localizer):
     def activations(self, images: Tensor, tags: Tensor, observers: Sequence[Observer] = ()) -> Activations:
         """Raw maps of normalised images (B, 3, H, W) and those of the earlier block; tags are not looked at."""
         final, aux = self.cams(self.backbone(images))
-        return Activations(final, aux=aux)
+        return Activations(final, earlier={"aux": aux})
 
 
 class ToCoSegmenter(Segmenter):

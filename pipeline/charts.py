@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from pipeline.files import write_atomic, write_text
 
@@ -32,18 +35,24 @@ def new_figure(width: float = 6.4, height: float = 3.6) -> Figure:
 
 
 def save_history(folder: Path, history: Sequence[Mapping[str, float]]) -> None:
-    """The training history, one row for each epoch, as `history.csv` and, of any epoch, `loss.png`."""
+    """The training history, one row for each epoch, as `history.csv` and, of any epoch, `loss.png`.
+
+    Rows of trainings in several stages may lack terms that others have; their cells stay empty.
+    """
     if not history:
         save_table(folder / "history.csv", {"epoch": [], "lr": [], "loss": []})
         return
-    save_table(folder / "history.csv", {name: [row[name] for row in history] for name in history[0]})
+    names = list(dict.fromkeys(name for row in history for name in row))
+    columns = {name: [row.get(name, math.nan) for row in history] for name in names}
+    save_table(folder / "history.csv", columns)
     figure = new_figure()
     axes = figure.add_subplot()
-    for name in history[0]:
-        if name not in ("epoch", "lr"):
-            axes.plot([row["epoch"] for row in history], [row[name] for row in history], marker="o", label=name)
+    terms = [name for name in names if name not in ("epoch", "lr")]
+    for name in terms:
+        axes.plot(columns["epoch"], columns[name], marker="o", label=name)
     axes.set(xlabel="epoch", ylabel="training loss")
-    axes.set_ylim(bottom=0)
+    if not any(value < 0 for name in terms for value in columns[name]):
+        axes.set_ylim(bottom=0)
     axes.legend()
     save_figure(folder / "loss.png", figure)
 
@@ -136,3 +145,31 @@ def save_epochs(folder: Path, rows: Sequence[Mapping[str, object]]) -> None:
     axes.set(xlabel="epoch", ylabel="mIoU of tracked training photographs")
     axes.legend()
     save_figure(folder / "epochs.png", figure)
+
+
+def save_sampling(
+    folder: Path, view: NDArray[np.uint8], before: NDArray[np.float32], after: NDArray[np.float32], title: str
+) -> None:
+    """Where on a photograph some cells read their features, as `sampling.csv` and `.png`.
+
+    Args:
+        folder: where they go.
+        view: the photograph (H, W, 3) as the network sees it.
+        before: (cells, taps, 2) row and column in pixels of the view, before the sampler learned.
+        after: the same after it.
+        title: of the chart.
+    """
+    cells, taps = np.indices(before.shape[:2])
+    names = ("cell", "tap", "row", "column", "row_after", "column_after")
+    values = (cells, taps, *np.moveaxis(before, -1, 0), *np.moveaxis(after, -1, 0))
+    save_table(folder / "sampling.csv", {n: v.flatten().tolist() for n, v in zip(names, values, strict=True)})
+    height, width = view.shape[:2]
+    figure = new_figure(6.4, 0.6 + 3.2 * height / width)
+    figure.suptitle(title, fontsize=10)
+    start, end = before.reshape(-1, 2), after.reshape(-1, 2)
+    for axes, name, points in zip(figure.subplots(1, 2), ("before", "after"), (start, end), strict=True):
+        axes.imshow(view, extent=(0, width, height, 0))
+        axes.plot([start[:, 1], points[:, 1]], [start[:, 0], points[:, 0]], color="white", linewidth=1)
+        axes.plot(points[:, 1], points[:, 0], "o", markersize=3, markeredgewidth=0.5, color="#d55e00", mec="white")
+        axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[], xlabel=name)
+    save_figure(folder / "sampling.png", figure)

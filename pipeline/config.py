@@ -17,7 +17,16 @@ from typing import Annotated, Any, Literal, TypeVar, cast, get_args
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from models.propagation_settings import PUBLISHED, READS, Direction, Mode, PropagationRule, Settings, Similarity
+from models.propagation_settings import (
+    EARLIER,
+    PUBLISHED,
+    READS,
+    Direction,
+    Mode,
+    PropagationRule,
+    Settings,
+    Similarity,
+)
 from pipeline.errors import UserError, listed
 
 PRESETS = Path(__file__).parent / "presets"
@@ -220,10 +229,30 @@ class Toco(Section):
         return self
 
 
+class Esol(Section):
+    """Expansion and shrinkage of localization: samplers on a frozen classifier, and their losses."""
+
+    kernel: Literal["dirac", "trained"]
+    reach: Positive
+    clip: Literal["none", "const", "maxfrac", "quantile"]
+    clip_level: Positive
+    inverse_weight: NonNegative
+    inverse_over: Literal["all", "present"]
+    ceiling: Positive
+    area: Literal["max", "sigmoid"]
+    area_weight: NonNegative
+
+    @model_validator(mode="after")
+    def _share_where_one_is_meant(self) -> Esol:
+        if self.clip in ("maxfrac", "quantile") and self.clip_level > 1:
+            raise ValueError(f"clip = {self.clip} takes a clip_level of at most 1; got {self.clip_level}")
+        return self
+
+
 class Localizer(Section):
     """The second training of methods that have one."""
 
-    rule: Literal["none", "amn", "bao", "toco"]
+    rule: Literal["none", "amn", "bao", "toco", "esol"]
     backbone: Literal["efficientnet_lite0", "resnet50", "resnet38", "vit_base", "lite0_vit", "vit_test"]
     weights: Name
     confidence_pair: Annotated[list[Share], Field(min_length=2, max_length=2)]
@@ -242,6 +271,7 @@ class Localizer(Section):
     momentum_restart: Literal["epoch", "none"]
     track: Annotated[int, Number, Field(ge=0)]
     toco: Toco
+    esol: Esol
     optimisation: Optimisation
     augmentation: Augmentation
 
@@ -471,23 +501,46 @@ class Params(Section):
     def _one_stage_is_whole(self) -> Params:
         if self.localizer.rule == "toco":
             return self
-        aux = [rule for rule in self.cams.rules if self.cams.rule(rule)[0] == "aux"]
         wrong = {
             "classifier.network = none": self.classifier.network == "none",
             "segmenter.network = localizer": self.segmenter.network == "localizer",
-            "cams.rules = aux": bool(aux),
         }
         if any(wrong.values()):
             raise ValueError(
                 f"{', '.join(name for name, is_so in wrong.items() if is_so)} needs localizer.rule = toco, which has "
-                f"no classifier, segments, and gives maps of an earlier block; it is {self.localizer.rule}"
+                f"no classifier and segments; it is {self.localizer.rule}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _earlier_maps_where_given(self) -> Params:
+        for rule in self.cams.rules:
+            trained = EARLIER.get(self.cams.rule(rule)[0], self.localizer.rule)
+            if trained != self.localizer.rule:
+                raise ValueError(
+                    f"cams.rules = {rule} needs localizer.rule = {trained}, whose network has such maps; it is "
+                    f"{self.localizer.rule}"
+                )
+        return self
+
+    @property
+    def attentive(self) -> bool:
+        """The classifier has attention, and so no head of plain class activation maps."""
+        return self.classifier.network.startswith(("conformer", "efficientnet_lite0_hybrid"))
+
+    @model_validator(mode="after")
+    def _plain_maps_where_needed(self) -> Params:
+        if self.localizer.rule == "esol" and self.attentive:
+            raise ValueError(
+                "localizer.rule = esol needs a convolutional classifier, but classifier.network = "
+                f"{self.classifier.network}; choose efficientnet_lite0, resnet50 or resnet38"
             )
         return self
 
     @model_validator(mode="after")
     def _attention_where_needed(self) -> Params:
-        needy = [rule for rule in self.cams.rules if self.cams.rule(rule)[0] not in ("none", "aux")]
-        if needy and not self.classifier.network.startswith(("conformer", "efficientnet_lite0_hybrid")):
+        needy = [rule for rule in self.cams.rules if self.cams.rule(rule)[0] not in ("none", *EARLIER)]
+        if needy and not self.attentive:
             raise ValueError(
                 f"cams.rules = {', '.join(needy)} read attention, but classifier.network = {self.classifier.network} "
                 "has none; choose efficientnet_lite0_hybrid or a conformer"

@@ -74,6 +74,8 @@ def evaluate(artefact: str, manifest: Manifest, config: EvaluateConfig, plots: P
         save_per_class(plots, coverage.per_class(), f"{artefact}: share of tags that the mask shows", "share")
         return metrics
     metrics |= tally.summary()
+    if artefact == "seeds" and (earlier := store_scores(Path("data/seeds"), truth, manifest, config.bg_thresh)):
+        metrics["earlier"] = earlier
     if not tally.confusion[1:].any():
         print(f"WARNING: the ground truth of all {len(tally.scored)} images shows no class: foreground has no recall")
     save_per_class(plots, metrics["per_class"], f"{artefact}: IoU per class")
@@ -125,17 +127,24 @@ def evaluate_epochs(config: EvaluateConfig) -> None:
 def evaluate_rules(config: EvaluateConfig) -> None:
     """Score the maps of every propagation rule, where extract_cams was asked for several."""
     manifest = load_manifest().split("train")
-    truth, rules = GroundTruth(manifest), {}
-    for store in sorted(Path("data/rules").iterdir()):
-        tally = Tally(truth, manifest)
-        for item in read_maps(store, manifest, config.bg_thresh):
-            tally.add(item)
-        if tally.scored:
-            rules[store.name] = some(tally.summary(), RULE_SCORES)
+    truth = GroundTruth(manifest)
+    rules = store_scores(Path("data/rules"), truth, manifest, config.bg_thresh)
     with new_folder(Path("metrics/plots/rules")) as plots:
         save_rules(plots, rules)
     known = {record.id for record in truth.known(manifest)}
     write_json(Path("metrics/rules.json"), {"rules": rules, "protocol": protocol("rules", config, known)})
+
+
+def store_scores(folder: Path, truth: GroundTruth, manifest: Manifest, rule: Rule) -> dict[str, dict[str, Any]]:
+    """Scores of every store of maps below a folder, by the store's name; none where no mask is known."""
+    found: dict[str, dict[str, Any]] = {}
+    for store in sorted(path for path in folder.iterdir() if path.is_dir()):
+        tally = Tally(truth, manifest)
+        for item in read_maps(store, manifest, rule):
+            tally.add(item)
+        if tally.scored:
+            found[store.name] = some(tally.summary(), RULE_SCORES)
+    return found
 
 
 class Tally:

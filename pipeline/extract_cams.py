@@ -1,6 +1,7 @@
 """Stage extract_cams: activation maps of the training photographs, into the CAM store (see `pipeline.extraction`).
 
-`data/seeds` holds the first rule's maps. Where several rules are asked for, `data/rules` holds a store of each, which
+`data/seeds` holds the first rule's maps, and in folders below it those that the network gives of earlier blocks or
+stages, which only `evaluate seeds` reads. Where several rules are asked for, `data/rules` holds a store of each, which
 only `evaluate rules` reads. With several processes each takes every n-th shard. A shard that is complete is never
 computed again after a kill.
 """
@@ -13,6 +14,7 @@ from pathlib import Path
 import torch
 
 from models.localizers import LOCALIZERS
+from models.propagation import RULES
 from pipeline.cam_store import shard_path
 from pipeline.config import Cams, stage_config
 from pipeline.extraction import extend_store, rule_folder
@@ -23,7 +25,7 @@ from pipeline.runtime import barrier, pick_device, rank
 from pipeline.stage import run_distributed_stage
 from pipeline.weights import load_network
 
-LOCALIZER, OUTPUT, RULES = Path("data/localizer"), Path("data/seeds"), Path("data/rules")
+LOCALIZER, OUTPUT, COMPARED = Path("data/localizer"), Path("data/seeds"), Path("data/rules")
 
 
 def main() -> None:
@@ -43,14 +45,17 @@ def main() -> None:
         if rank() == 0:
             with new_folder(OUTPUT) as output:
                 copy_store(rule_folder(folder, config.rules[0], config), output, count)
-            with new_folder(RULES) as output:
+                for rule in config.rules[1:]:
+                    if RULES[config.rule(rule)[0]].earlier is not None:
+                        copy_store(rule_folder(folder, rule, config), output / rule, count)
+            with new_folder(COMPARED) as output:
                 for rule in config.rules if len(config.rules) > 1 else ():
-                    (output / rule).mkdir()
                     copy_store(rule_folder(folder, rule, config), output / rule, count)
 
 
 def copy_store(source: Path, target: Path, count: int) -> None:
-    """Copy the shards of a store."""
+    """Copy the shards of a store into a folder, which is made where there is none."""
+    target.mkdir(exist_ok=True)
     for number in range(count):
         shutil.copyfile(shard_path(source, number), shard_path(target, number))
 

@@ -160,7 +160,7 @@ def view_maps(
     for row, ids in zip(tags, classes, strict=True):
         row[torch.tensor(ids, dtype=torch.int64) - 1] = 1
     with autocast(device):
-        maps, background, aux = network.activations(both, torch.cat([tags, tags]).to(device), observed.observers)
+        maps, background, earlier = network.activations(both, torch.cat([tags, tags]).to(device), observed.observers)
     if network.softmax:
         assert background is not None, "logits come with a background"
         logits = torch.cat([background[:, None], maps], dim=1).float()
@@ -171,8 +171,7 @@ def view_maps(
     found: dict[str, list[Tensor]] = {}
     for text, (rule, blocks, settings) in rules.items():
         moved: list[Tensor] = []
-        source = aux if rule.aux else maps
-        assert source is not None, "the configuration gives the rule aux to networks with such maps"
+        source = maps if rule.earlier is None else earlier[rule.earlier]
         for view in range(len(both)):
             own = source[view, present[view % len(views)]].float()
             if len(own) and rule.needs:

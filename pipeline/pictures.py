@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -87,6 +89,11 @@ def picture_uri(picture: Picture) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
+def png_uri(path: Path) -> str:
+    """A PNG file inside a data URI."""
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+
+
 # ------------------------------------------------------------------------------------------------------------ charts
 
 
@@ -163,9 +170,11 @@ def miou_figure(rows: Sequence[tuple[str, str, float | None, float | None]]) -> 
     return figure
 
 
-def _from_zero(values: Sequence[float]) -> tuple[float, float]:
-    """Limits of an axis from 0 to a little above the values."""
-    return 0, 1.08 * max(values) or 1
+def _with_zero(values: Sequence[float]) -> tuple[float, float]:
+    """Limits of an axis that shows 0 and a little beyond the values, some of which may be NaN."""
+    known = [0.0, *(value for value in values if not math.isnan(value))]
+    low, high = 1.08 * min(known), 1.08 * max(known)
+    return low, high if high > low else 1
 
 
 def _outlined(colour: str) -> dict[str, Any]:
@@ -197,7 +206,7 @@ def curve_figure(curves: Sequence[Curve]) -> Figure:
         label = f"{curve.artefact}, oracle: {curve.oracle[1]:.3f} at {curve.oracle[0]:g}"
         style = _outlined(COLOURS[curve.artefact]) | {"markersize": 8 - 3 * number, "zorder": 3}
         axes.plot([curve.oracle[0]], [curve.oracle[1]], "D", label=label, **style)
-    axes.set(xlim=(0, 1), ylim=_from_zero([score for curve in curves for score in (*curve.scores, curve.score)]))
+    axes.set(xlim=(0, 1), ylim=_with_zero([score for curve in curves for score in (*curve.scores, curve.score)]))
     axes.set_xlabel("background threshold", fontsize=9, color=INK)
     axes.set_ylabel("mIoU", fontsize=9, color=INK)
     _legend(figure, axes, columns=2)
@@ -205,7 +214,7 @@ def curve_figure(curves: Sequence[Curve]) -> Figure:
 
 
 def training_figure(history: Mapping[str, Sequence[float]]) -> Figure:
-    """Loss and its terms against the epoch."""
+    """Loss and its terms against the epoch; NaN where a term does not count."""
     from matplotlib.ticker import MaxNLocator
 
     figure = new_figure(4.8, 2.7)
@@ -214,7 +223,7 @@ def training_figure(history: Mapping[str, Sequence[float]]) -> Figure:
     for name in terms:
         axes.plot(history["epoch"], history[name], marker="o", markersize=4, label=name)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.set_ylim(_from_zero([value for name in terms for value in history[name]]))
+    axes.set_ylim(_with_zero([value for name in terms for value in history[name]]))
     axes.set_xlabel("epoch", fontsize=9, color=INK)
     axes.set_ylabel("training loss", fontsize=9, color=INK)
     if len(terms) > 1:

@@ -40,6 +40,7 @@ from pipeline.pictures import (
     label_overlay,
     miou_figure,
     picture_uri,
+    png_uri,
     thumbnail_size,
     training_figure,
 )
@@ -153,6 +154,7 @@ def page(run: Run, miou_chart: str) -> str:
         per_class=per_class(run),
         colours=COLOURS,
         trainings={name: training_chart(folder) for folder, name in TRAININGS.items()},
+        sampling=sampling_picture(),
         groups=groups,
         legend=gallery.legend(),
         ignored=IGNORE in gallery.labels,
@@ -257,8 +259,14 @@ def training_chart(folder: str) -> str | None:
     return (
         None
         if table.empty
-        else figure_uri(training_figure({str(name): table[name].tolist() for name in table.columns}))
+        else figure_uri(training_figure({str(n): pd.to_numeric(table[n], errors="coerce").tolist() for n in table}))
     )
+
+
+def sampling_picture() -> str | None:
+    """Where a sampler reads its features on one photograph; None where the method has no sampler."""
+    path = PLOTS / "localizer_training" / "sampling.png"
+    return png_uri(path) if path.exists() else None
 
 
 # ----------------------------------------------------------------------------------------------------------- gallery

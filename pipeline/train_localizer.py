@@ -2,8 +2,8 @@
 
 A rule takes the trained classifier and writes the network that extract_cams reads, in the same form. Methods without
 a second training use the rule `none`: their classifier is their localizer. The rule `toco` is a whole training of its
-own, without a classifier. Rules may leave maps of a few photographs
-after every epoch in `epochs/`, which `evaluate localizer` scores; training itself never reads a mask.
+own, without a classifier. Rules may leave maps of a few photographs after every epoch in `epochs/`, which
+`evaluate localizer` scores, and charts in `plots/` for the report; training itself never reads a mask.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pipeline.charts import save_history
 from pipeline.config import TrainLocalizerConfig, stage_config
+from pipeline.esol_training import train_esol
 from pipeline.files import new_folder
 from pipeline.localizers import CLASSIFIER, train_amn, train_bao
 from pipeline.manifest import PREPARED
@@ -40,6 +41,7 @@ RULES: dict[str, Callable[[TrainLocalizerConfig, Path], History]] = {
     "amn": train_amn,
     "bao": train_bao,
     "toco": train_toco,
+    "esol": train_esol,
 }
 
 
@@ -54,6 +56,8 @@ def main() -> None:
                 shutil.copytree(folder / "result", output, dirs_exist_ok=True)
             with new_folder(PLOTS) as plots:
                 save_history(plots, history)
+                if (folder / "plots").exists():
+                    shutil.copytree(folder / "plots", plots, dirs_exist_ok=True)
 
 
 if __name__ == "__main__":

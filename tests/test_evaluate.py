@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,20 @@ def test_plain_truth(project: Path) -> None:
     assert found["images"] == 2 and 0.5 < found["miou"] <= 1 and found["per_class"].keys() == {"background", "a"}
     assert found["oracle"]["miou"] >= found["miou"]
     assert found["coverage"]["tags_shown"] == 1
+
+
+def test_earlier_maps_are_scored_beside_the_seeds(project: Path) -> None:
+    truth = np.zeros((4, 6))
+    truth[:, :3] = 1
+    plain = scores(project, truth, truth)
+    assert "earlier" not in plain
+    shutil.copytree("data/seeds", "data/other")
+    Path("data/other").rename("data/seeds/baseline")
+    found = scores(project, truth, truth)
+    assert {name: found["earlier"]["baseline"][name] for name in ("miou", "precision", "recall")} == {
+        name: plain[name] for name in ("miou", "precision", "recall")
+    }
+    assert {name: value for name, value in found.items() if name != "earlier"} == plain
 
 
 def test_black_truth_is_said_and_gives_no_nan(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,6 +28,7 @@ from models.adcam import (
 from models.attention import AttentionCoupling, AttentionRollout, AttentionSum
 from models.propagation import RULES, Attention, rectified
 from models.propagation_settings import (
+    EARLIER,
     SELF_LOOP,
     Direction,
     Mode,
@@ -41,7 +42,7 @@ SIMILARITIES: tuple[Similarity, ...] = get_args(Similarity)
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 MODES: tuple[Mode, ...] = get_args(Mode)
 SELF_LOOPS = ("rowmax", "keep", "zero", "lazy:0.7")
-LINEAR = ("none", "aux", "tscam", "transcam", "transcam_transposed")
+LINEAR = ("none", *EARLIER, "tscam", "transcam", "transcam_transposed")
 seeds = st.integers(0, 2**31)
 tokens = st.integers(1, 12)
 
@@ -419,7 +420,7 @@ def test_coupling_rules_read_the_raw_activation() -> None:
     assert (maps < 0).any()
     expected = {
         "none": maps,
-        "aux": maps,
+        **dict.fromkeys(EARLIER, maps),
         "tscam": parts.class_token * maps,
         "transcam": torch.einsum("ij,cj->ci", parts.patches, maps),
         "transcam_transposed": torch.einsum("ji,cj->ci", parts.patches, maps),
@@ -606,7 +607,7 @@ def test_blocks_that_rules_take() -> None:
 def test_large_grids_are_refused_where_a_matrix_would_be_needed() -> None:
     maps = torch.zeros(1, 65 * 64)
     for name, rule in RULES.items():
-        if name in ("none", "aux", "tscam"):
+        if name in ("none", *EARLIER, "tscam"):
             rule.propagate(maps, Attention(class_token=maps[0]), (65, 64), Settings())
             continue
         with pytest.raises(ValueError, match=r"65 x 64 has 4160 tokens.*max_tokens = 4096.*long side.*scale"):

@@ -205,6 +205,27 @@ def test_several_rules_and_epochs_get_tables_of_their_own(whole: tuple[str, Path
     assert epochs["online"]["labels_miou"] == [seeds["no_threshold"]["miou"]]
 
 
+def test_terms_of_some_epochs_and_a_picture_of_samplers_go_onto_the_page() -> None:
+    make(gallery=0)
+    plots = Path("metrics/plots/localizer_training")
+    first = {"epoch": 1, "lr": 0.1, "loss": -0.7, "inverse": -0.7}
+    save_history(plots, [first, {"epoch": 2, "lr": 0.1, "loss": 0.5, "tags": 0.3}])
+    assert (plots / "history.csv").read_text().splitlines()[1:] == ["1,0.1,-0.7,-0.7,", "2,0.1,0.5,,0.3"]
+    assert "before and after expansion" not in PAGE.read_text(encoding="utf-8")
+    Image.new("RGB", (4, 3)).save(plots / "sampling.png")
+    report.main()
+    page = PAGE.read_text(encoding="utf-8")
+    Wellformed().feed(page)
+    assert "data:image/png;base64," in page and "before and after expansion" in page
+
+
+@given(st.lists(st.floats(-1e6, 1e6) | st.just(float("nan"))))
+def test_limits_hold_all_values_and_zero(values: list[float]) -> None:
+    low, high = pictures._with_zero(values)
+    assert low <= 0 <= high and low < high
+    assert all(low <= value <= high for value in values if value == value)
+
+
 def test_without_masks_it_says_so_and_shows_coverage() -> None:
     page = make(masks=())
     words = text(page)
