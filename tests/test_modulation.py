@@ -18,7 +18,7 @@ def features() -> torch.Tensor:
 
 def module(**options: object) -> ActivationModulation:
     torch.manual_seed(0)
-    return ActivationModulation(32, **options).eval()
+    return ActivationModulation(32, **options).eval()  # type: ignore[arg-type]
 
 
 def test_readings_differ_by_their_height() -> None:

@@ -27,7 +27,7 @@ from pipeline import (
     train_segmenter,
     training,
 )
-from pipeline.cam_store import fused_maps, read_store
+from pipeline.cam_store import CamEntry, fused_maps, read_store
 from pipeline.config import STAGES, Augmentation, TrainLocalizerConfig, resolve, stage_config, stage_configs
 from pipeline.configure import check_weights
 from pipeline.errors import UserError
@@ -390,3 +390,10 @@ def test_a_localizer_without_decoder_does_not_segment(project: Path) -> None:
 
 def test_rule_is_registered() -> None:
     assert train_localizer.RULES["toco"] is toco_training.train_toco
+
+
+def test_refinement_of_photographs_without_classes() -> None:
+    entry = CamEntry("empty", (24, 20), (), (torch.zeros(0, 3, 3),), ((24, 24),))
+    config = resolve(shipped(method="toco")).refine
+    (refined,) = refine_cams.par_entries(torch.rand(1, 3, 24, 20), [entry], config)
+    assert refined.class_ids == () and refined.maps[0].shape == (0, 24, 20)
