@@ -15,7 +15,7 @@ from torch import Tensor
 from models.backbones import BACKBONES
 from models.esol import STAGES, EsolNetwork, Stage
 from models.localizers import LOCALIZERS
-from pipeline import extract_cams, train_localizer, training
+from pipeline import extract_cams, train_localizer
 from pipeline.cam_store import read_store
 from pipeline.config import STAGES as CONFIGURED
 from pipeline.config import EvaluateConfig, TrainLocalizerConfig, resolve, stage_config, stage_configs
@@ -23,10 +23,11 @@ from pipeline.errors import UserError
 from pipeline.esol_training import train_esol
 from pipeline.evaluate import evaluate
 from pipeline.examples import Photographs, resized_view
-from pipeline.files import read_json, sha256, write_json
+from pipeline.files import read_json, write_json
 from pipeline.manifest import PREPARED, Manifest, Record, load_manifest, save_ground_truth, save_manifest
 from pipeline.palette import write_mask
 from pipeline.weights import load_network, save_network
+from tests.interruption import continued_equals_whole
 from tests.test_config import shipped
 from tests.test_esol import Tiny
 from tests.tiny_training import write_runtime
@@ -107,25 +108,10 @@ def test_killed_training_continues_to_the_same_bytes(
     project: Path, monkeypatch: pytest.MonkeyPatch, stage: Stage
 ) -> None:
     configure()
-    train_localizer.main()
-    whole = sha256(WEIGHTS), sha256(PLOTS / "history.csv"), sha256(PLOTS / "sampling.png")
-    for folder in Path(".resume/train_localizer").iterdir():
-        folder.rename(folder.with_name("kept-" + folder.name))
-    saved: list[str] = []
-
-    def die(path: Path, state: dict[str, Any]) -> None:
-        save(path, state)
-        saved.append(path.parent.name)
-        if saved == [*STAGES[: STAGES.index(stage)] * 2, stage]:
-            raise KeyboardInterrupt
-
-    save = training.save_checkpoint
-    monkeypatch.setattr(training, "save_checkpoint", die)
-    with pytest.raises(KeyboardInterrupt):
-        train_localizer.main()
-    train_localizer.main()
+    outputs = [WEIGHTS, PLOTS / "history.csv", PLOTS / "sampling.png"]
+    until = [*STAGES[: STAGES.index(stage)] * 2, stage]
+    saved = continued_equals_whole(monkeypatch, outputs, lambda names: names == until)
     assert saved == ["expansion"] * 2 + ["shrinkage"] * 2, "no epoch is trained twice"
-    assert (sha256(WEIGHTS), sha256(PLOTS / "history.csv"), sha256(PLOTS / "sampling.png")) == whole
 
 
 @pytest.mark.parametrize(

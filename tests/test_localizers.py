@@ -11,13 +11,14 @@ import torch
 from PIL import Image
 
 from models.localizers import LOCALIZERS
-from pipeline import localizers, train_localizer, training
+from pipeline import localizers, train_localizer
 from pipeline.cam_store import read_store
 from pipeline.config import TrainLocalizerConfig, resolve, stage_configs
 from pipeline.errors import UserError
-from pipeline.files import read_json, sha256, write_json
+from pipeline.files import read_json, write_json
 from pipeline.manifest import Manifest, Record, save_manifest
 from pipeline.weights import load_network, save_network
+from tests.interruption import continued_equals_whole
 from tests.test_config import shipped
 from tests.tiny_training import write_runtime
 
@@ -76,23 +77,10 @@ def test_bao_trains_and_leaves_maps_of_both_networks_after_every_epoch(project: 
 
 def test_killed_bao_continues_to_the_same_bytes(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     configure(track=2, target_schedule=["0:auto"], optimisation={"epochs": 3})
-    train_localizer.main()
-    whole = sha256(Path("data/localizer/weights.safetensors"))
-    for folder in Path(".resume/train_localizer").iterdir():
-        folder.rename(folder.with_name("kept-" + folder.name))
-
-    def die(*arguments: Any) -> None:
-        save(*arguments)
-        if len(arguments[1]["history"]) == 2:
-            raise KeyboardInterrupt
-
-    save = training.save_checkpoint
-    monkeypatch.setattr(training, "save_checkpoint", die)
-    with pytest.raises(KeyboardInterrupt):
-        train_localizer.main()
-    monkeypatch.setattr(training, "save_checkpoint", save)
-    train_localizer.main()
-    assert sha256(Path("data/localizer/weights.safetensors")) == whole
+    saved = continued_equals_whole(
+        monkeypatch, [Path("data/localizer/weights.safetensors")], lambda names: len(names) == 2
+    )
+    assert len(saved) == 3, "no epoch is trained twice"
 
 
 def test_schedules_differ_and_freeze_keeps_the_first_target(project: Path) -> None:
