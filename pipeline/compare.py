@@ -1,10 +1,10 @@
 """A table of several runs: one row for each setting, mean and spread over its seeds.
 
 `python -m pipeline.compare metrics/studies/scenes` prints Markdown from the metrics of every run below a folder (one
-folder of metrics JSON for each run, as `pipeline.study` keeps them); runs that scored several propagation rules, or
-the localizer after every epoch, give tables of that. With `--readme` it rewrites the README's tables between
-`<!-- study: scenes -->` (or `rules: scenes`, `epochs: scenes`) and `<!-- end -->`, so that no number there is typed by
-hand.
+folder of metrics JSON for each run, as `pipeline.study` keeps them); runs that scored several propagation rules, the
+maps of earlier stages, or the localizer after every epoch, give tables of that. With `--readme` it rewrites the
+README's tables between `<!-- study: scenes -->` (or `rules: scenes`, `stages: scenes`, `epochs: scenes`) and
+`<!-- end -->`, so that no number there is typed by hand.
 """
 
 from __future__ import annotations
@@ -42,6 +42,13 @@ RULE_COLUMNS = {
     "oracle mIoU": ("oracle", "miou"),
     "at threshold": ("oracle", "threshold"),
 }
+STAGE_COLUMNS = {
+    "mIoU": ("miou",),
+    "precision": ("precision",),
+    "recall": ("recall",),
+    "oracle mIoU": ("oracle", "miou"),
+    "at threshold": ("oracle", "threshold"),
+}
 EPOCH_COLUMNS = ("first epoch", "best epoch", "last epoch", "last - best", "number of the best")
 AS_NUMBER = ("at threshold", "number of the best")  # the others are percentages
 
@@ -72,8 +79,10 @@ def tables(study: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     if any("seeds" in run for run in runs):
         found[f"study: {study.name}"] = study_table(runs)
-    if any(run.get("rules", {}).get("rules") for run in runs):
+    if any(run.get("rules", {}).get("rules") and not run.get("seeds", {}).get("earlier") for run in runs):
         found[f"rules: {study.name}"] = rules_table(runs)
+    if any(run.get("seeds", {}).get("earlier") for run in runs):
+        found[f"stages: {study.name}"] = stages_table(runs)
     if any(run.get("localizer", {}).get("epochs") for run in runs):
         found[f"epochs: {study.name}"] = epochs_table(runs)
     return found
@@ -100,13 +109,27 @@ def study_table(runs: Sequence[dict[str, Any]]) -> str:
 
 
 def rules_table(runs: Sequence[dict[str, Any]]) -> str:
-    """One row for each propagation rule and background rule: the seeds that it gives."""
+    """One row for each propagation rule and background rule: the seeds that it gives; maps of stages are not here."""
     rows = [
         ((setting(run)[0], rule, setting(run)[1]), seed_of(run), {n: value(scores, k) for n, k in RULE_COLUMNS.items()})
         for run in runs
+        if not run.get("seeds", {}).get("earlier")
         for rule, scores in run.get("rules", {}).get("rules", {}).items()
     ]
     return table(("method", "propagation rule", "background rule"), RULE_COLUMNS, rows)
+
+
+def stages_table(runs: Sequence[dict[str, Any]]) -> str:
+    """One row for each method and stage of its network: the maps of earlier stages beside those that went on."""
+    rows: list[tuple[tuple[str, ...], int, Row]] = []
+    for run in runs:
+        seeds = run.get("seeds", {})
+        if earlier := seeds.get("earlier"):
+            (method, background), last = setting(run), seeds["protocol"]["rule"]
+            for stage, scores in ({f"{last} (goes on)": seeds} | earlier).items():
+                cells = {name: value(scores, keys) for name, keys in STAGE_COLUMNS.items()}
+                rows.append(((method, stage, background), seed_of(run), cells))
+    return table(("method", "stage", "background rule"), STAGE_COLUMNS, rows)
 
 
 def epochs_table(runs: Sequence[dict[str, Any]]) -> str:

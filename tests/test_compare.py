@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.compare import epochs_table, rules_table, study_runs, study_table, tables, with_table
+from pipeline.compare import epochs_table, rules_table, stages_table, study_runs, study_table, tables, with_table
 from pipeline.errors import UserError
 from pipeline.files import write_json
 
@@ -53,6 +53,20 @@ def test_rules_of_several_runs_by_hand() -> None:
     adcam, none = (dict(zip(table[0].split(" | "), row.split(" | "), strict=True)) for row in table[2:])
     assert adcam["mIoU"] == "70.0 ± 14.1" and none["mIoU"] == "60.0 ± 14.1"
     assert none["FPR"] == "25.0 ± 0.0" and adcam["FPR"] == "-"
+
+
+def test_stages_by_hand() -> None:
+    runs = []
+    for seed, recall in enumerate((0.5, 0.7)):
+        protocol = {"method": "esol", "bg_thresh": 0.5, "seed": seed, "rule": "none"}
+        earlier = {"baseline": {"miou": 0.3, "recall": 0.4, "oracle": {"miou": 0.35, "threshold": 0.2}}}
+        runs.append({"seeds": {"protocol": protocol, "miou": 0.6, "recall": recall, "earlier": earlier}})
+    runs.append({"seeds": {"protocol": {"method": "cam", "bg_thresh": 0.5, "seed": 0}, "miou": 0.1}})
+    table = stages_table(runs).splitlines()
+    first, last = (dict(zip(table[0].split(" | "), row.split(" | "), strict=True)) for row in table[2:])
+    assert first["stage"] == "baseline" and last["stage"] == "none (goes on)"
+    assert last["recall"] == "60.0 ± 14.1" and first["recall"] == "40.0 ± 0.0" and first["oracle mIoU"] == "35.0 ± 0.0"
+    assert rules_table(runs).count("\n") == 1
 
 
 def test_epochs_by_hand() -> None:
