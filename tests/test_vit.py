@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from models.backbones import EfficientNetLite0
 from models.loading import check_and_load
 from models.modulation import ModulatedClassifier
-from models.vit import VIT_HEADS, VIT_TAG, ToCoNetwork, VitEncoder
+from models.vit import VIT_HEADS, VIT_TAG, ToCoNetwork, VitEncoder, load_encoder
 
 
 def on_meta(encoder: str = "vit_base", classes: int = 20) -> ToCoNetwork:
@@ -136,7 +136,12 @@ def test_compact_network() -> None:
     network = ToCoNetwork("lite0_vit", 4, width=16).train()
     stem = network.backbone.stem
     assert stem is not None
-    check_and_load(stem, EfficientNetLite0().state_dict())
+    whole = EfficientNetLite0().state_dict()
+    load_encoder(network.backbone, whole)
+    assert all(torch.equal(value, whole[name]) for name, value in stem.state_dict().items())
+    whole.pop("blocks.6.0.bn1.bias")
+    with pytest.raises(ValueError, match="1 missing"):
+        load_encoder(network.backbone, whole)
     assert network.mean == stem.mean
     output = network(torch.randn(1, 3, 64, 72))
     assert output.masks.shape == (1, 5, 4, 5)
