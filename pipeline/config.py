@@ -249,8 +249,8 @@ class Esol(Section):
         return self
 
 
-class Localizer(Section):
-    """The second training of methods that have one."""
+class LocalizerKnobs(Section):
+    """The second training of methods that have one: the knobs that stand in no group of one rule."""
 
     rule: Literal["none", "amn", "bao", "toco", "esol"]
     backbone: Literal["efficientnet_lite0", "resnet50", "resnet38", "vit_base", "lite0_vit", "vit_test"]
@@ -270,13 +270,11 @@ class Localizer(Section):
     momentum: Annotated[list[Share], Field(min_length=2, max_length=2)]
     momentum_restart: Literal["epoch", "none"]
     track: Annotated[int, Number, Field(ge=0)]
-    toco: Toco
-    esol: Esol
     optimisation: Optimisation
     augmentation: Augmentation
 
     @model_validator(mode="after")
-    def _backbone_of_the_rule(self) -> Localizer:
+    def _backbone_of_the_rule(self) -> LocalizerKnobs:
         transformer = self.backbone in ("vit_base", "lite0_vit", "vit_test")
         if self.rule in ("amn", "toco") and transformer != (self.rule == "toco"):
             raise ValueError(
@@ -286,16 +284,7 @@ class Localizer(Section):
         return self
 
     @model_validator(mode="after")
-    def _room_for_crops(self) -> Localizer:
-        if self.rule == "toco" and self.toco.crop + 2 >= self.augmentation.crop:
-            raise ValueError(
-                f"localizer.toco.crop = {self.toco.crop} leaves no room in localizer.augmentation.crop = "
-                f"{self.augmentation.crop}; lower it"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _phases_ascend(self) -> Localizer:
+    def _phases_ascend(self) -> LocalizerKnobs:
         starts = [phase[0] for phase in self.phases()]
         if self.rule != "bao" or self.label_source == "static":
             return self
@@ -310,6 +299,24 @@ class Localizer(Section):
         """The target's schedule as (from epoch, mode) or (from epoch, mode, every)."""
         words = [phase.split(":") for phase in self.target_schedule]
         return [(int(first), *others) for first, *others in words]
+
+
+class Localizer(LocalizerKnobs):
+    """The second training of methods that have one."""
+
+    toco: Toco
+    esol: Esol
+
+    @model_validator(mode="after")
+    def _room_for_crops(self) -> Localizer:
+        crop, count, side = self.toco.crop, self.toco.crops, self.augmentation.crop
+        places = max(side - crop // 2 * 2, 0) ** 2  # of their centres
+        if self.rule == "toco" and (crop > side or places < count):
+            raise ValueError(
+                f"localizer.toco.crop = {crop} leaves no room for localizer.toco.crops = {count} in "
+                f"localizer.augmentation.crop = {side}; lower it"
+            )
+        return self
 
 
 class Propagation(Section):
@@ -705,9 +712,11 @@ class TrainClassifierConfig(Classifier):
     seed: Seed
 
 
-class TrainLocalizerConfig(Localizer):
-    """What train_localizer is told; how maps are extracted, for rules that make maps while they train."""
+class TrainLocalizerConfig(LocalizerKnobs):
+    """What train_localizer is told: the group of its rule alone; of maps, for rules that make some while they train."""
 
+    toco: Toco | None
+    esol: Esol | None
     seed: Seed
     cams: Cams | None
 
@@ -777,6 +786,32 @@ def stage_configs(params: Params) -> dict[str, dict[str, Any]]:
     p = params.model_dump(mode="json")
     seed, background = {"seed": p["seed"]}, {"bg_thresh": p["bg_thresh"]}
     data = {key: p["data"][key] for key in ("name", "root", "classes", "limit", "max_megapixels")}
+    protocols = _protocols(params)
+    return {
+        "prepare_data": data | {"source": p["data"][params.data.name]},
+        "train_classifier": p["classifier"] | seed,
+        "train_localizer": _localizer_config(params) | seed,
+        "extract_cams": p["cams"],
+        "train_affinity": p["affinity"] | seed,
+        "refine_cams": p["refine"],
+        "make_masks": p["masks"] | background,
+        "train_segmenter": p["segmenter"] | seed,
+        **{f"evaluate_{name}": background | {"protocol": protocols[name]} for name in ("rules", *ARTEFACTS)},
+        "evaluate_localizer": {"bg_thresh": None, "protocol": protocols["localizer"]},
+        "report": p["report"] | {"params": _shown(params)},
+    }
+
+
+def _localizer_config(params: Params) -> dict[str, Any]:
+    """The localizer's knobs without the groups of other rules, and those of the maps where its rule makes some."""
+    knobs, rule = params.localizer.model_dump(mode="json"), params.localizer.rule
+    others = {group: None for group in ("toco", "esol") if group != rule}
+    return knobs | others | {"cams": params.cams.model_dump(mode="json") if rule in ("amn", "bao") else None}
+
+
+def _protocols(params: Params) -> dict[str, dict[str, Any]]:
+    """What the metrics of every artefact say of how it was made."""
+    p = params.model_dump(mode="json")
     run = {key: p[key] for key in ("method", "profile", "seed")}
     chosen = "constants of the compact preset, on scenes of another drawing seed" if p["profile"] == "compact" else None
     weights, maps = p["localizer" if p["localizer"]["rule"] == "toco" else "classifier"]["weights"], p["cams"]
@@ -794,7 +829,7 @@ def stage_configs(params: Params) -> dict[str, dict[str, Any]]:
     }
     self_training = ("track", "label_source", "target_schedule", "momentum", "reading")
     shown_knobs = self_training if params.localizer.rule == "bao" else ()
-    protocols = {
+    return {
         "localizer": run | {"crf": None} | {key: p["localizer"][key] for key in shown_knobs},
         "rules": cams | {"crf": None, "rules": rules},
         "seeds": seeds | {"crf": None},
@@ -802,24 +837,14 @@ def stage_configs(params: Params) -> dict[str, dict[str, Any]]:
         "masks": refined | {"crf": p["masks"]["crf"]},
         "segmenter": run | segmenter,
     }
-    # Neither how the run was done nor where files lie on this machine belongs on a page that git keeps.
-    shown = {k: v for k, v in p.items() if k not in Runtime.model_fields}
-    shown["data"] = {k: v for k, v in p["data"].items() if k not in ("root", "watch")}
-    return {
-        "prepare_data": data | {"source": p["data"][params.data.name]},
-        "train_classifier": p["classifier"] | seed,
-        "train_localizer": p["localizer"]
-        | seed
-        | {"cams": p["cams"] if params.localizer.rule in ("amn", "bao") else None},
-        "extract_cams": p["cams"],
-        "train_affinity": p["affinity"] | seed,
-        "refine_cams": p["refine"],
-        "make_masks": p["masks"] | background,
-        "train_segmenter": p["segmenter"] | seed,
-        **{f"evaluate_{name}": background | {"protocol": protocols[name]} for name in ("rules", *ARTEFACTS)},
-        "evaluate_localizer": {"bg_thresh": None, "protocol": protocols["localizer"]},
-        "report": p["report"] | {"params": shown},
-    }
+
+
+def _shown(params: Params) -> dict[str, Any]:
+    """All knobs but those of the machine: neither how the run was done nor where files lie belongs on a page in git."""
+    p = params.model_dump(mode="json")
+    shown = {key: value for key, value in p.items() if key not in Runtime.model_fields}
+    shown["data"] = {key: value for key, value in p["data"].items() if key not in ("root", "watch")}
+    return shown
 
 
 def runtime(params: Params) -> Runtime:

@@ -37,15 +37,17 @@ def train_esol(config: TrainLocalizerConfig, folder: Path) -> History:
 
     Source: Li et al., NeurIPS 2022; what their text leaves open are the knobs `localizer.esol`.
     """
+    knobs = config.esol
+    assert knobs is not None
     manifest = load_manifest().split("train")
     torch.manual_seed(derived_seed("localizer", config.seed))
-    network, description = build_network(config.esol)
+    network, description = build_network(knobs)
     examples = TaggedExamples(manifest, config.augmentation, (network.backbone.mean, network.backbone.std))
     history: History = []
     for stage in STAGES:
         network.learn(stage)
         branch = network.get_submodule(f"{stage}.branch")
-        objective = partial(esol_objective, stage, EsolLossForm(**knobs_of(EsolLossForm, config.esol)))
+        objective = partial(esol_objective, stage, EsolLossForm(**knobs_of(EsolLossForm, knobs)))
         settings, seed = config.optimisation, derived_seed(stage, config.seed)
         rows = fit(network, branch, objective, examples, settings, seed, folder / stage)
         history += [row | {"epoch": row["epoch"] + len(history)} for row in rows]

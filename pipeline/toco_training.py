@@ -37,22 +37,24 @@ def train_toco(config: TrainLocalizerConfig, folder: Path) -> History:
 
     Source: Ru et al., CVPR 2023 (ToCo), and the dual-branch paper (doi:10.19651/j.cnki.emt.2416644).
     """
+    knobs = config.toco
+    assert knobs is not None
     manifest = load_manifest().split("train")
     torch.manual_seed(derived_seed("localizer", config.seed))
     model = build_model(config, len(manifest.classes))
     network = model.network
-    training = OneStageTraining(config.toco, config.optimisation.epochs, len(manifest.classes))
+    training = OneStageTraining(knobs, config.optimisation.epochs, len(manifest.classes))
     examples = ThreeViews(manifest, config.augmentation, (network.mean, network.std))
     heads = [network.head, network.aux_head, network.decoder, model.contrast.student]
     new = nn.ModuleList([*heads, network.backbone.untrained()])
     branches = []
     if model.branch is not None:
         modulated = nn.ModuleList([model.branch.modulations, model.branch.head])
-        branches = [Branch(model.branch, modulated, config.toco.branch.rates)]
+        branches = [Branch(model.branch, modulated, knobs.branch.rates)]
     settings, seed = config.optimisation, config.seed
     history = fit(model, new, training.objective, examples, settings, seed, folder, training, branches, partial=True)
     if rank() == 0:
-        description = {"encoder": config.backbone, "classes": len(manifest.classes), "width": config.toco.decoder_width}
+        description = {"encoder": config.backbone, "classes": len(manifest.classes), "width": knobs.decoder_width}
         with new_folder(folder / "result") as output:
             save_network(output, network, {"network": "toco"} | description)
     return history
@@ -65,6 +67,7 @@ def build_model(config: TrainLocalizerConfig, classes: int) -> OneStage:
         UserError: weights cannot be had, or the branches do not fit together.
     """
     knobs = config.toco
+    assert knobs is not None
     network = ToCoNetwork(config.backbone, classes, knobs.decoder_width)
     load_initial(network.backbone, config.backbone, config.weights, load_encoder)
     consistency = Consistency(knobs.branch.consistency_norm, knobs.branch.consistency_spread, knobs.branch.leader)

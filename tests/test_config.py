@@ -178,9 +178,9 @@ def test_like_inherits_a_method_and_shares_its_classifier() -> None:
     assert transcam["extract_cams"]["rules"] == ["transcam"] and adcam["extract_cams"]["rules"] == ["adcam"]
 
 
-def changed_stages(**changes: Any) -> set[str]:
-    before = stage_configs(resolve(shipped()))
-    after = stage_configs(resolve(shipped(**changes)))
+def changed_stages(method: str = "cam", **changes: Any) -> set[str]:
+    before = stage_configs(resolve(shipped(method=method)))
+    after = stage_configs(resolve(shipped(method=method, **changes)))
     return {stage for stage in before if before[stage] != after[stage]}
 
 
@@ -190,12 +190,16 @@ def test_only_what_uses_a_knob_is_told_of_it() -> None:
     assert changed_stages(device="cpu", processes=4, workers=1, precision="float32") == set()
     assert changed_stages(data__watch="labels.csv") == set()
     assert "train_classifier" not in changed_stages(segmenter__optimisation__epochs=3)
+    assert changed_stages("bao", localizer__toco__crops=3, localizer__esol__reach=1.0) == {"report"}
+    assert changed_stages("toco", localizer__toco__crops=3) == {"train_localizer", "report"}
 
 
 def test_every_knob_reaches_a_stage_or_the_runtime() -> None:
-    configs = stage_configs(resolve(shipped()))
-    told = {name for stage, config in configs.items() if stage != "report" for name in leaves(config)}
-    told |= {name for name in configs["report"] if name != "params"}
+    told: set[str] = set()
+    for method in ("cam", "toco", "esol"):
+        configs = stage_configs(resolve(shipped(method=method)))
+        told |= {name for stage, config in configs.items() if stage != "report" for name in leaves(config)}
+        told |= {name for name in configs["report"] if name != "params"}
     flat = {name.removeprefix("source.").removeprefix("protocol.") for name in told}
     elsewhere = {"device", "precision", "processes", "workers", "data.watch"}  # runtime.json, dvc.yaml
     other_sources = {name for name in leaves(shipped()) if name.startswith(("data.voc2012.", "data.folder."))}
