@@ -186,7 +186,7 @@ def test_killed_training_continues_to_the_same_bytes(project: Path, monkeypatch:
 
 
 def test_each_branch_has_an_optimiser_of_its_own(project: Path) -> None:
-    config = configure()
+    config = configure(localizer__optimisation__lr=0.0005, localizer__toco__branch__rates__lr=0.005)
     train_toco(config, project / "work")
     main, branch = torch.load(project / "work/checkpoint.pt", weights_only=True)["optimisers"]
     assert [group["base_lr"] for group in main["param_groups"]] == [0.0005, pytest.approx(0.005)]
