@@ -174,7 +174,10 @@ def test_losses_fall_where_colours_tell_the_classes(project: Path) -> None:
     for number in range(6):
         colour = (128, 128, 128) if number == 2 else ((230, 30, 30), (30, 30, 230))[number % 2]
         Image.new("RGB", (56, 40), colour).save(f"photographs/{number}.png")
-    rates = {"localizer__toco__branch__rates__head_lr_factor": 1.0, "localizer__augmentation__colour_jitter": 0.0}
+    rates: dict[str, Any] = {
+        "localizer__toco__branch__rates__head_lr_factor": 1.0,
+        "localizer__augmentation__colour_jitter": 0.0,
+    }
     history = train_toco(configure(localizer__optimisation__epochs=12, **rates), project / "work")
     for name in ("tags", "aux_tags", "branch_tags"):
         assert history[-1][name] < history[0][name], name
