@@ -79,9 +79,9 @@ def tables(study: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     if any("seeds" in run for run in runs):
         found[f"study: {study.name}"] = study_table(runs)
-    if any(run.get("rules", {}).get("rules") and not run.get("seeds", {}).get("earlier") for run in runs):
+    if any(rules_of(run) for run in runs):
         found[f"rules: {study.name}"] = rules_table(runs)
-    if any(run.get("seeds", {}).get("earlier") for run in runs):
+    if any(stages_of(run) for run in runs):
         found[f"stages: {study.name}"] = stages_table(runs)
     if any(run.get("localizer", {}).get("epochs") for run in runs):
         found[f"epochs: {study.name}"] = epochs_table(runs)
@@ -104,32 +104,41 @@ def study_runs(study: Path) -> list[dict[str, Any]]:
 def study_table(runs: Sequence[dict[str, Any]]) -> str:
     """One row for each method and background rule: the numbers of every stage."""
     whole = [run for run in runs if "seeds" in run]
-    rows = [(setting(run), seed_of(run), {name: value(run, keys) for name, keys in COLUMNS.items()}) for run in whole]
+    rows = [(setting(run), seed_of(run), numbers(run, COLUMNS)) for run in whole]
     return table(("method", "background rule"), COLUMNS, rows)
 
 
 def rules_table(runs: Sequence[dict[str, Any]]) -> str:
-    """One row for each propagation rule and background rule: the seeds that it gives; maps of stages are not here."""
+    """One row for each propagation rule and background rule: the seeds that it gives."""
     rows = [
-        ((setting(run)[0], rule, setting(run)[1]), seed_of(run), {n: value(scores, k) for n, k in RULE_COLUMNS.items()})
+        ((setting(run)[0], rule, setting(run)[1]), seed_of(run), numbers(scores, RULE_COLUMNS))
         for run in runs
-        if not run.get("seeds", {}).get("earlier")
-        for rule, scores in run.get("rules", {}).get("rules", {}).items()
+        for rule, scores in rules_of(run).items()
     ]
     return table(("method", "propagation rule", "background rule"), RULE_COLUMNS, rows)
 
 
 def stages_table(runs: Sequence[dict[str, Any]]) -> str:
     """One row for each method and stage of its network: the maps of earlier stages beside those that went on."""
-    rows: list[tuple[tuple[str, ...], int, Row]] = []
-    for run in runs:
-        seeds = run.get("seeds", {})
-        if earlier := seeds.get("earlier"):
-            (method, background), last = setting(run), seeds["protocol"]["rule"]
-            for stage, scores in ({f"{last} (goes on)": seeds} | earlier).items():
-                cells = {name: value(scores, keys) for name, keys in STAGE_COLUMNS.items()}
-                rows.append(((method, stage, background), seed_of(run), cells))
+    rows = [
+        ((setting(run)[0], stage, setting(run)[1]), seed_of(run), numbers(scores, STAGE_COLUMNS))
+        for run in runs
+        for stage, scores in stages_of(run).items()
+    ]
     return table(("method", "stage", "background rule"), STAGE_COLUMNS, rows)
+
+
+def rules_of(run: dict[str, Any]) -> dict[str, Any]:
+    """Scores of a run's propagation rules by name; none where its rules are maps of stages."""
+    return {} if stages_of(run) else run.get("rules", {}).get("rules", {})
+
+
+def stages_of(run: dict[str, Any]) -> dict[str, Any]:
+    """Scores of the maps that went on and of those of earlier stages, by name; none where there are no earlier ones."""
+    seeds = run.get("seeds", {})
+    if not (earlier := seeds.get("earlier")):
+        return {}
+    return {f"{seeds['protocol']['rule']} (goes on)": seeds} | earlier
 
 
 def epochs_table(runs: Sequence[dict[str, Any]]) -> str:
@@ -182,6 +191,11 @@ def protocol_of(metrics: dict[str, Any]) -> dict[str, Any]:
     """What a run states of itself with its seeds or, where it stopped before them, its localizer."""
     protocol: dict[str, Any] = metrics["seeds" if "seeds" in metrics else "localizer"]["protocol"]
     return protocol
+
+
+def numbers(metrics: dict[str, Any], columns: dict[str, tuple[str, ...]]) -> Row:
+    """The numbers of a row, by column."""
+    return {name: value(metrics, keys) for name, keys in columns.items()}
 
 
 def value(metrics: dict[str, Any], keys: Iterable[str]) -> float | None:

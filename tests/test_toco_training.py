@@ -301,6 +301,7 @@ def test_presets_of_the_tables_differ_where_the_tables_do() -> None:
         ({"cams__rules": ["transcam"]}, "read attention"),
         ({"localizer__backbone": "resnet50"}, "goes with localizer.backbone = vit_base"),
         ({"method": "amn", "localizer__backbone": "vit_base"}, "got amn and vit_base"),
+        ({"localizer__toco__crop": 128}, "leaves no room"),
         ({"localizer__toco__crop": 130}, "leaves no room"),
         ({"localizer__toco__crop": 126, "localizer__toco__crops": 5}, "leaves no room for localizer.toco.crops = 5"),
         ({"localizer__toco__low": 0.8}, "low is at most every high threshold"),
