@@ -19,12 +19,14 @@ class Backbone(nn.Module):
         channels: channels of each stage's map.
         strides: how many input pixels one cell of each stage's map spans.
         mean, std: normalisation of RGB in [0, 1] that the ImageNet weights expect.
+        left_out: patterns of the entries of those weights whose layers do not exist here.
     """
 
     channels: tuple[int, ...]
     strides: tuple[int, ...]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    left_out: tuple[str, ...] = ()
 
 
 class StagedBackbone(Backbone):
@@ -69,10 +71,14 @@ class StagedBackbone(Backbone):
 
 
 class EfficientNetLite0(StagedBackbone):
-    """EfficientNet-Lite0 (timm `tf_efficientnet_lite0`) at output stride 16, for the compact profile."""
+    """EfficientNet-Lite0 (timm `tf_efficientnet_lite0`) at output stride 16, for the compact profile.
 
-    channels = (16, 24, 40, 112, 320, 1280)
-    strides = (2, 4, 8, 16, 16, 16)
+    Args:
+        depth: of its six stages the first so many exist; at least 4.
+    """
+
+    channels: tuple[int, ...] = (16, 24, 40, 112, 320, 1280)
+    strides: tuple[int, ...] = (2, 4, 8, 16, 16, 16)
     mean = std = (0.5, 0.5, 0.5)
     conv_stem: nn.Module
     bn1: nn.Module
@@ -80,17 +86,21 @@ class EfficientNetLite0(StagedBackbone):
     conv_head: nn.Module
     bn2: nn.Module
 
-    def __init__(self) -> None:
+    def __init__(self, depth: int = 6) -> None:
         super().__init__(frozen_stages=3)
         trunk: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False, output_stride=16)
-        self.conv_stem, self.bn1, self.blocks = trunk.conv_stem, trunk.bn1, trunk.blocks
-        self.conv_head, self.bn2 = trunk.conv_head, trunk.bn2
+        self.conv_stem, self.bn1, self.blocks = trunk.conv_stem, trunk.bn1, trunk.blocks[: 2 * depth - 3]
+        if depth == len(self.channels):
+            self.conv_head, self.bn2 = trunk.conv_head, trunk.bn2
+        else:
+            self.left_out = (*(f"blocks.{number}.*" for number in range(len(self.blocks), 7)), "conv_head.*", "bn2.*")
+        self.channels, self.strides = self.channels[:depth], self.strides[:depth]
         self._freeze(self.conv_stem, self.bn1, *self.blocks[:3])
 
     def stages(self) -> list[Callable[[Tensor], Tensor]]:
         """Stem and first block, the blocks that halve the grid, those of stride 16, and the head convolution."""
         blocks = self.blocks
-        return [
+        stages: list[Callable[[Tensor], Tensor]] = [
             lambda x: blocks[0](self.bn1(self.conv_stem(x))),
             blocks[1],
             blocks[2],
@@ -98,6 +108,7 @@ class EfficientNetLite0(StagedBackbone):
             lambda x: blocks[6](blocks[5](x)),
             lambda x: self.bn2(self.conv_head(x)),
         ]
+        return stages[: len(self.channels)]
 
 
 class ResNet50(StagedBackbone):

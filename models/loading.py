@@ -50,12 +50,12 @@ def check_and_load(model: nn.Module, state: Mapping[str, Tensor], allow_missing:
 
 
 def load_trunk(trunk: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Load ImageNet weights into a trunk; only heads may differ.
+    """Load ImageNet weights into a trunk; only heads may differ, and what the trunk says that it leaves out.
 
     Raises:
         ValueError: listing missing, unexpected and wrongly shaped names.
     """
-    check_and_load(trunk, state, HEADS)
+    check_and_load(trunk, state, (*HEADS, *getattr(trunk, "left_out", ())))
 
 
 def _complaint(kind: str, names: Sequence[str], shown: int = 5) -> str:

@@ -18,7 +18,6 @@ from models.localizer import Activations, Localizer
 from models.segmenter import Segmenter
 from models.toco_cams import resize
 
-STEM_STAGES = 4  # of Lite0: those up to its first maps of stride 16
 VIT_HEADS = ("head.*",)
 """Entries of timm's checkpoints that the encoder leaves out."""
 
@@ -83,7 +82,7 @@ class VitEncoder(Backbone):
         self.cls_token, self.pos_embed = vit.cls_token, vit.pos_embed.requires_grad_(learn_positions)
         self.aux_block = aux_block % len(vit.blocks)
         self.dim: int = vit.embed_dim
-        stride = vit.patch_embed.patch_size[0] * (1 if stem is None else stem.strides[STEM_STAGES - 1])
+        stride = vit.patch_embed.patch_size[0] * (1 if stem is None else stem.strides[-1])
         self.channels, self.strides = (self.dim, self.dim), (stride, stride)
         # The ViT weights were trained with 0.5; ToCo feeds them ImageNet statistics all the same.
         self.mean, self.std = (stem or ResNet50).mean, (stem or ResNet50).std
@@ -93,7 +92,7 @@ class VitEncoder(Backbone):
 
         With a stem the grid is that of its maps, ceil(H / 16) x ceil(W / 16).
         """
-        maps = images if self.stem is None else self.stem(images, STEM_STAGES)[-1]
+        maps = images if self.stem is None else self.stem(images)[-1]
         patches = self.patch_embed.proj(maps)
         grid = patches.shape[2:]
         tokens = torch.cat([self.cls_token.expand(len(images), -1, -1), patches.flatten(2).mT], dim=1)
@@ -217,17 +216,16 @@ def _vit_base() -> VitEncoder:
     return VitEncoder(vit)
 
 
-def _lite0_vit() -> VitEncoder:
-    """Four blocks of 192 channels on the first stride-16 maps of EfficientNet-Lite0, whose patches are single cells.
+def _lite0_vit(stages: int) -> VitEncoder:
+    """Four blocks of 192 channels on maps of EfficientNet-Lite0 of stride 16, whose patches are single cells.
 
-    Only the trunk has ImageNet weights (`encoder.stem`), so positions learn. What Lite0 has after these maps is left
-    out: with it maps spread far over the objects. Of the rest only the last stage learns, since every view takes
-    gradients.
+    Only the trunk has ImageNet weights (`encoder.stem`), so positions learn. Of the trunk, what has stride 16 learns.
+
+    Args:
+        stages: of the trunk; 4 end at its first maps of stride 16, which see less of the image around each cell.
     """
-    stem = EfficientNetLite0()
-    stem.blocks = stem.blocks[:5]
-    del stem.conv_head, stem.bn2
-    return VitEncoder(_small_vit(14, 1, 192, in_chans=stem.channels[STEM_STAGES - 1]), stem, learn_positions=True)
+    stem = EfficientNetLite0(stages)
+    return VitEncoder(_small_vit(14, 1, 192, in_chans=stem.channels[-1]), stem, learn_positions=True)
 
 
 def _small_vit(side: int, patch: int, dim: int, **options: Any) -> VisionTransformer:
@@ -237,7 +235,8 @@ def _small_vit(side: int, patch: int, dim: int, **options: Any) -> VisionTransfo
 
 ENCODERS: dict[str, Callable[[], VitEncoder]] = {
     "vit_base": _vit_base,
-    "lite0_vit": _lite0_vit,
+    "lite0_vit": lambda: _lite0_vit(6),
+    "lite0_early_vit": lambda: _lite0_vit(4),
     "vit_test": lambda: VitEncoder(_small_vit(64, 8, 48)),
 }
 """Encoders by name; `vit_test` is for tests (64 pixels, patches of 8)."""
@@ -253,6 +252,4 @@ def load_encoder(encoder: nn.Module, state: Mapping[str, Tensor]) -> None:
     if encoder.stem is None:
         check_and_load(encoder, state, VIT_HEADS)
     else:
-        whole = EfficientNetLite0()
-        load_trunk(whole, state)
-        encoder.stem.load_state_dict({name: whole.state_dict()[name] for name in encoder.stem.state_dict()})
+        load_trunk(encoder.stem, state)

@@ -20,7 +20,7 @@ from models.vit import ENCODERS, ToCoNetwork
 
 LAYERS = ("aten.convolution", "aten.addmm", "aten.mm")
 WEIGHTS = {"tags": 1.0, "aux_tags": 1.0, "ptc": 0.2, "ctc": 0.5}  # labels of masks cost nothing that is counted
-BRANCHES = {"vit_base": "resnet50", "lite0_vit": "efficientnet_lite0"}
+BRANCHES = {"vit_base": "resnet50", "lite0_vit": "efficientnet_lite0", "lite0_early_vit": "efficientnet_lite0"}
 
 
 def main() -> None:

@@ -34,6 +34,8 @@ CONFIG = Path("data/config")
 ARTEFACTS = ("seeds", "refined", "masks", "segmenter")
 # Scored besides them: maps that the localizer's training left of a few photographs, and those of several rules.
 EVALUATED = ("localizer", "rules", *ARTEFACTS)
+Transformer = Literal["vit_base", "lite0_vit", "lite0_early_vit", "vit_test"]
+TRANSFORMERS: tuple[str, ...] = get_args(Transformer)
 
 
 class Section(BaseModel):
@@ -253,7 +255,7 @@ class LocalizerKnobs(Section):
     """The second training of methods that have one: the knobs that stand in no group of one rule."""
 
     rule: Literal["none", "amn", "bao", "toco", "esol"]
-    backbone: Literal["efficientnet_lite0", "resnet50", "resnet38", "vit_base", "lite0_vit", "vit_test"]
+    backbone: Literal["efficientnet_lite0", "resnet50", "resnet38", Transformer]
     weights: Name
     confidence_pair: Annotated[list[Share], Field(min_length=2, max_length=2)]
     crf: Literal["psa", "irn", "deeplab", "toco_seg", "toco_cam", "afa"]
@@ -275,11 +277,11 @@ class LocalizerKnobs(Section):
 
     @model_validator(mode="after")
     def _backbone_of_the_rule(self) -> LocalizerKnobs:
-        transformer = self.backbone in ("vit_base", "lite0_vit", "vit_test")
+        transformer = self.backbone in TRANSFORMERS
         if self.rule in ("amn", "toco") and transformer != (self.rule == "toco"):
             raise ValueError(
-                "localizer.rule = toco goes with localizer.backbone = vit_base or lite0_vit, amn with the other ones; "
-                f"got {self.rule} and {self.backbone}"
+                f"localizer.rule = toco goes with localizer.backbone = {', '.join(TRANSFORMERS)}, amn with the other "
+                f"ones; got {self.rule} and {self.backbone}"
             )
         return self
 

@@ -41,7 +41,7 @@ def train_toco(config: TrainLocalizerConfig, folder: Path) -> History:
     assert knobs is not None
     manifest = load_manifest().split("train")
     torch.manual_seed(derived_seed("localizer", config.seed))
-    model = build_model(config, len(manifest.classes))
+    model = build_model(config, knobs, len(manifest.classes))
     network = model.network
     training = OneStageTraining(knobs, config.optimisation.epochs, len(manifest.classes))
     examples = ThreeViews(manifest, config.augmentation, (network.mean, network.std))
@@ -60,14 +60,12 @@ def train_toco(config: TrainLocalizerConfig, folder: Path) -> History:
     return history
 
 
-def build_model(config: TrainLocalizerConfig, classes: int) -> OneStage:
-    """Everything that learns, with its initial weights.
+def build_model(config: TrainLocalizerConfig, knobs: Toco, classes: int) -> OneStage:
+    """Everything that learns, with its initial weights; `knobs` are the rule's own of `config`.
 
     Raises:
         UserError: weights cannot be had, or the branches do not fit together.
     """
-    knobs = config.toco
-    assert knobs is not None
     network = ToCoNetwork(config.backbone, classes, knobs.decoder_width)
     load_initial(network.backbone, config.backbone, config.weights, load_encoder)
     consistency = Consistency(knobs.branch.consistency_norm, knobs.branch.consistency_spread, knobs.branch.leader)

