@@ -160,7 +160,7 @@ class EsolLossForm:
     inverse_over: Literal["all", "present"] = "present"
     ceiling: float = 1.0
     area: Literal["max", "sigmoid"] = "max"
-    area_weight: float = 10.0
+    area_weight: float = 1.0
 
     def __post_init__(self) -> None:
         if self.inverse_weight < 0 or self.area_weight < 0:

@@ -34,7 +34,7 @@ class SamplingForm:
     kernel: Kernel = "dirac"
     reach: float = 0.5
     clip: Clip = "quantile"
-    clip_level: float = 0.8
+    clip_level: float = 0.9
 
     def __post_init__(self) -> None:
         if self.reach <= 0:
