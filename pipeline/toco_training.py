@@ -75,7 +75,7 @@ def build_model(config: TrainLocalizerConfig, knobs: Toco, classes: int) -> OneS
     except ValueError as error:
         raise UserError(
             f"localizer.backbone = {config.backbone} and localizer.toco.branch.network = {knobs.branch.network} do not "
-            f"go together: {error}; choose vit_base with resnet50, or lite0_vit with efficientnet_lite0"
+            f"go together: {error}; choose vit_base with resnet50, or a lite0 one with efficientnet_lite0"
         ) from error
 
 
