@@ -292,8 +292,8 @@ class LocalizerKnobs(Section):
             return self
         if starts[0] != 0 or starts != sorted(set(starts)) or starts[-1] >= self.optimisation.epochs:
             raise ValueError(
-                "localizer.target_schedule starts at epoch 0 and ascends within localizer.optimisation.epochs; got "
-                f"{self.target_schedule}"
+                f"localizer.target_schedule = {', '.join(self.target_schedule)} must start at epoch 0 and ascend below "
+                f"localizer.optimisation.epochs = {self.optimisation.epochs}; change either"
             )
         return self
 

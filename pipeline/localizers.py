@@ -27,7 +27,7 @@ from pipeline.training import Batch, Companion, History, fit
 from pipeline.weights import load_initial, load_network, save_network
 
 CLASSIFIER = Path("data/classifier")
-WINDOWS_PER_EPOCH = 4  # how often the automatic switch decides
+SWITCH_PATIENCE = 2  # epochs in a row whose labels must cover more than the least before, to switch by itself
 
 
 def loss_form(config: TrainLocalizerConfig) -> SeedLossForm:
@@ -179,7 +179,7 @@ class SelfTraining(Companion):
     def _observe(self, steps: int) -> None:
         """Feed the automatic switch: the labels' foreground swells once self-training goes wrong."""
         if self.switch is None:
-            self.switch = RiseSwitch(window=max(1, steps // WINDOWS_PER_EPOCH))
+            self.switch = RiseSwitch(steps, SWITCH_PATIENCE)
             if self.saved_switch is not None:
                 self.switch.load_state_dict(self.saved_switch)
         self.switch.observe(all_mean(self.foreground).item())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +76,11 @@ def test_bao_trains_and_leaves_maps_of_both_networks_after_every_epoch(project: 
     assert shared and not apart, "the target shares in the first epoch and averages in the second"
 
 
-def test_killed_bao_continues_to_the_same_bytes(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    configure(track=2, target_schedule=["0:auto"], optimisation={"epochs": 3})
+@pytest.mark.parametrize("schedule", [["0:share", "1:ema"], ["0:auto"]])
+def test_killed_bao_continues_to_the_same_bytes(
+    project: Path, monkeypatch: pytest.MonkeyPatch, schedule: list[str]
+) -> None:
+    configure(track=2, target_schedule=schedule, optimisation={"epochs": 3})
     saved = continued_equals_whole(
         monkeypatch, [Path("data/localizer/weights.safetensors")], lambda names: len(names) == 2
     )
@@ -143,3 +147,13 @@ def test_automatic_switch_keeps_its_state(project: Path) -> None:
     state = torch.load(checkpoint, weights_only=True)
     assert set(state["companion"]["switch"]) == set(localizers.RiseSwitch.STATE)
     assert state["history"][-1]["switched"] in (0.0, 1.0)
+
+
+def test_automatic_switch_waits_for_two_epochs_that_cover_more(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shares = itertools.count()
+    monkeypatch.setattr(localizers, "foreground_share", lambda labels: torch.tensor(next(shares) / 1000))
+    configure(target_schedule=["0:auto"], optimisation={"epochs": 4})
+    train_localizer.main()
+    (checkpoint,) = Path(".resume/train_localizer").rglob("checkpoint.pt")
+    history = torch.load(checkpoint, weights_only=True)["history"]
+    assert [epoch["switched"] for epoch in history] == [0, 0, 1, 1]
