@@ -47,7 +47,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def configure(method: str = "bao", **knobs: Any) -> None:
     """The shipped configuration, small."""
     small = {"epochs": 2, "batch": 2} | knobs.pop("optimisation", {})
-    changes = {f"localizer__{key}": value for key, value in knobs.items()}
+    changes = {f"localizer__{key}": value for key, value in {"target_schedule": ["0:share", "1:ema"], **knobs}.items()}
     changes |= {f"localizer__optimisation__{key}": value for key, value in small.items()}
     changes |= {"localizer__augmentation__long_side": [48, 64], "localizer__augmentation__crop": 64}
     changes |= {"localizer__weights": "none", "cams__scales": [1.0], "cams__long_side": 64}
