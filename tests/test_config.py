@@ -110,6 +110,7 @@ def test_background_rule_refusals_name_everything(value: object) -> None:
         ({"method": "adcam", "cams__rules": ["adcam:gamma=["]}, "cams.rules"),
         ({"method": "adcam", "cams__rules": ["adcam:gamma=0 #/../../x"]}, "cams.rules"),
         ({"method": "adcam", "cams__rules": ["ppr:alpha=1"]}, "'ppr:alpha=1': a walk that never restarts"),
+        ({"method": "bao", "localizer__optimisation__epochs": 5}, "below localizer.optimisation.epochs = 5"),
         ({"method": "adcam", "cams__rules": ["caa:steps=closed"]}, "'caa:steps=closed': "),
         ({"method": "adcam", "cams__propagation__self_loop": "lazy"}, "self_loop is rowmax, keep, zero or lazy:"),
         ({"method": "adcam", "cams__propagation__steps": "closed"}, "steps = closed needs mode = ppr"),
