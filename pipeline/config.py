@@ -805,10 +805,16 @@ def stage_configs(params: Params) -> dict[str, dict[str, Any]]:
 
 
 def _localizer_config(params: Params) -> dict[str, Any]:
-    """The localizer's knobs without the groups of other rules, and those of the maps where its rule makes some."""
+    """The localizer's knobs without the groups of other rules, and those of the maps where its rule makes some.
+
+    Static labels come from maps at all scales, tracked maps are made at one, whatever `cams.scales` says.
+    """
     knobs, rule = params.localizer.model_dump(mode="json"), params.localizer.rule
     others = {group: None for group in ("toco", "esol") if group != rule}
-    return knobs | others | {"cams": params.cams.model_dump(mode="json") if rule in ("amn", "bao") else None}
+    cams = params.cams.model_dump(mode="json")
+    if params.localizer.label_source != "static" and rule == "bao":
+        cams["scales"] = [1.0]
+    return knobs | others | {"cams": cams if rule in ("amn", "bao") else None}
 
 
 def _protocols(params: Params) -> dict[str, dict[str, Any]]:

@@ -192,6 +192,8 @@ def test_only_what_uses_a_knob_is_told_of_it() -> None:
     assert changed_stages(data__watch="labels.csv") == set()
     assert "train_classifier" not in changed_stages(segmenter__optimisation__epochs=3)
     assert changed_stages("bao", localizer__toco__crops=3, localizer__esol__reach=1.0) == {"report"}
+    assert "train_localizer" not in changed_stages("bao", cams__scales=[1.0, 2.0])
+    assert "train_localizer" in changed_stages("bao_static", cams__scales=[1.0, 2.0])
     assert changed_stages("toco", localizer__toco__crops=3) == {"train_localizer", "report"}
 
 
