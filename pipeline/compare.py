@@ -142,15 +142,16 @@ def stages_of(run: dict[str, Any]) -> dict[str, Any]:
 
 
 def epochs_table(runs: Sequence[dict[str, Any]]) -> str:
-    """One row for each method and network: mIoU of its maps after the first, the best and the last epoch."""
+    """One row for each method, network and length: mIoU of its maps after the first, the best and the last epoch."""
     rows: list[tuple[tuple[str, ...], int, Row]] = []
     for run in runs:
         for network, scores in run.get("localizer", {}).get("epochs", {}).items():
             curve = scores["miou"]
             best = curve.index(max(curve))
             cells = (curve[0], curve[best], curve[-1], curve[-1] - curve[best], float(best + 1))
-            rows.append(((setting(run)[0], network), seed_of(run), dict(zip(EPOCH_COLUMNS, cells, strict=True))))
-    return table(("method", "network"), EPOCH_COLUMNS, rows)
+            name = (setting(run)[0], network, str(len(curve)))
+            rows.append((name, seed_of(run), dict(zip(EPOCH_COLUMNS, cells, strict=True))))
+    return table(("method", "network", "epochs"), EPOCH_COLUMNS, rows)
 
 
 def table(names: tuple[str, ...], columns: Iterable[str], rows: Sequence[tuple[tuple[str, ...], int, Row]]) -> str:

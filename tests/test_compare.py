@@ -77,7 +77,7 @@ def test_epochs_by_hand() -> None:
         runs.append({"localizer": {"protocol": protocol, "epochs": scores}})
     table = epochs_table(runs).splitlines()
     online, target = (dict(zip(table[0].split(" | "), row.split(" | "), strict=True)) for row in table[2:])
-    assert online["first epoch"] == "40.0 ± 0.0" and online["best epoch"] == "60.0 ± 0.0"
+    assert online["epochs"] == "3" and online["first epoch"] == "40.0 ± 0.0" and online["best epoch"] == "60.0 ± 0.0"
     assert online["last epoch"] == "40.0 ± 14.1" and online["last - best"] == "-20.0 ± 14.1"
     assert target["last - best"] == "0.0 ± 0.0" and target["number of the best |"] == "3.00 ± 0.00 |"
 
