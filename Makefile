@@ -33,19 +33,19 @@ lint: setup  ## ruff and mypy
 	mypy
 
 smoke: setup  ## the whole chain through DVC on a dozen scenes, in a copy: make smoke METHOD=cam
-	python -m tests.smoke $(METHOD)
+	python -m tools.smoke $(METHOD)
 
 bench-walk: setup  ## random walk: dense squaring beside ours, in one process
-	python -m pipeline.bench_walk
+	python -m tools.bench_walk
 
 bench-crf: setup  ## CRF: two labellings in one field beside separate runs
-	python -m pipeline.bench_crf
+	python -m tools.bench_crf
 
 bench-attention: setup  ## TransCAM: peak memory by how attention is kept, beside stacking it
-	python -m pipeline.bench_attention
+	python -m tools.bench_attention
 
 complexity: setup  ## ToCo and the dual branch: parameters, multiply-adds, what one encoding of every view saves
-	python -m pipeline.complexity
+	python -m tools.complexity
 
 clean:  ## remove what a killed run left behind
 	rm -rf .resume .smoke

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from models.attention import Observer
-from models.backbones import Backbone
-from models.conformer import Conformer
+from models.networks.attention import Observer
+from models.networks.backbones import Backbone
+from models.networks.conformer import Conformer
 
 
 class Activations(NamedTuple):
@@ -20,7 +20,7 @@ class Activations(NamedTuple):
         classes: (B, classes, h, w), before ReLU and before any propagation rule.
         background: (B, h, w) of networks that learn a background map, as it competes: no rule moves it. Else None.
         earlier: further maps of the same shape and kind by name, of networks that have them: those of an earlier block
-            or of earlier stages, which rules of these names take (`EARLIER` in `models.propagation_settings`).
+            or of earlier stages, which rules of these names take (`EARLIER` in `models.propagation.knobs`).
     """
 
     classes: Tensor

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from models.amn import AmnNetwork
-from models.bao import BaoNetwork
-from models.classifiers import CLASSIFIERS
-from models.esol import EsolNetwork
+from models.amn.network import AmnNetwork
+from models.bao.network import BaoNetwork
+from models.esol.network import EsolNetwork
 from models.localizer import Localizer
-from models.vit import ToCoNetwork
+from models.networks.vit import ToCoNetwork
+from models.registry import CLASSIFIERS
 
 LOCALIZERS: dict[str, Callable[..., Localizer]] = {
     **CLASSIFIERS,

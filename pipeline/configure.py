@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.config import CONFIG, STAGES, Params, load_params, runtime, stage_configs
-from pipeline.errors import UserError, listed
-from pipeline.files import write_json
-from pipeline.stage import run_stage
+from pipeline.config.params import CONFIG, STAGES, Params, load_params, runtime, stage_configs
+from pipeline.run.errors import UserError, listed
+from pipeline.run.files import write_json
+from pipeline.run.stage import run_stage
 
 WITHOUT_LIBRARY = ("conformer", "resnet38", "vit_test")
 

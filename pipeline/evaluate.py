@@ -17,15 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from pipeline.background import Rule, hard_labels, with_background
-from pipeline.charts import save_curve, save_epochs, save_over_activation, save_per_class, save_rules
-from pipeline.config import EVALUATED, EvaluateConfig, stage_config
-from pipeline.files import new_folder, write_json
-from pipeline.ground_truth import GroundTruth
-from pipeline.manifest import Manifest, Record, load_manifest
-from pipeline.palette import IGNORE, read_mask
-from pipeline.scores import Confusion, ThresholdCurve, confusion_matrix, over_activation, summary
-from pipeline.stage import run_stage
+from pipeline.config.params import EVALUATED, EvaluateConfig, stage_config
+from pipeline.data.ground_truth import GroundTruth
+from pipeline.data.manifest import Manifest, Record, load_manifest
+from pipeline.data.masks import IGNORE, read_mask
+from pipeline.maps.background import Rule, hard_labels, with_background
+from pipeline.run.files import new_folder, write_json
+from pipeline.run.stage import run_stage
+from pipeline.scoring.charts import save_curve, save_epochs, save_over_activation, save_per_class, save_rules
+from pipeline.scoring.scores import Confusion, ThresholdCurve, confusion_matrix, over_activation, summary
 
 Labels = NDArray[np.uint8]
 Maps = NDArray[np.float32]
@@ -225,7 +225,7 @@ def read_artefact(artefact: str, manifest: Manifest, rule: Rule) -> Iterator[Ite
 
 def read_maps(store: Path, manifest: Manifest, rule: Rule) -> Iterator[Item]:
     """The maps of every photograph and the labels that they give, one at a time."""
-    from pipeline.cam_store import fused_maps, read_store  # PyTorch is not needed for masks
+    from pipeline.maps.store import fused_maps, read_store  # PyTorch is not needed for masks
 
     records = {record.id: record for record in manifest.records}
     for entry in tqdm(read_store(store), total=len(records), desc=store.name, disable=None):

@@ -1,4 +1,4 @@
-"""Stage extract_cams: activation maps of the training photographs, into the CAM store (see `pipeline.extraction`).
+"""Stage extract_cams: activation maps of the training photographs, into the CAM store (see `pipeline.maps.extraction`).
 
 `data/seeds` holds the first rule's maps, and in folders below it those that the network gives of earlier blocks or
 stages, which only `evaluate seeds` reads. Where several rules are asked for, `data/rules` holds a store of each, which
@@ -14,16 +14,16 @@ from pathlib import Path
 import torch
 
 from models.localizers import LOCALIZERS
-from models.propagation import RULES
-from pipeline.cam_store import shard_path
-from pipeline.config import Cams, stage_config
-from pipeline.extraction import extend_store, rule_folder
-from pipeline.files import new_folder
-from pipeline.manifest import PREPARED, load_manifest
-from pipeline.resume import resume_folder
-from pipeline.runtime import barrier, pick_device, rank
-from pipeline.stage import run_distributed_stage
-from pipeline.weights import load_network
+from models.propagation.rule import RULES
+from pipeline.config.params import Cams, stage_config
+from pipeline.data.manifest import PREPARED, load_manifest
+from pipeline.maps.extraction import extend_store, rule_folder
+from pipeline.maps.store import shard_path
+from pipeline.run.files import new_folder
+from pipeline.run.resume import resume_folder
+from pipeline.run.runtime import barrier, pick_device, rank
+from pipeline.run.stage import run_distributed_stage
+from pipeline.training.weights import load_network
 
 LOCALIZER, OUTPUT, COMPARED = Path("data/localizer"), Path("data/seeds"), Path("data/rules")
 

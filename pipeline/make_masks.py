@@ -8,17 +8,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.background import Maps, Rule, confident_channels, labels_of_channels, with_background
-from pipeline.cam_store import fused_maps, read_entry
-from pipeline.config import MakeMasksConfig, Runtime, stage_config
-from pipeline.crf import crf_channels
-from pipeline.examples import read_photograph
-from pipeline.files import new_folder
-from pipeline.images import resize_image, resize_labels, scaled_size
-from pipeline.manifest import Record, load_manifest
-from pipeline.palette import IGNORE, write_mask
-from pipeline.pool import map_photographs
-from pipeline.stage import run_stage
+from pipeline.config.params import MakeMasksConfig, Runtime, stage_config
+from pipeline.data.dataset import read_photograph
+from pipeline.data.images import resize_image, resize_labels, scaled_size
+from pipeline.data.manifest import Record, load_manifest
+from pipeline.data.masks import IGNORE, write_mask
+from pipeline.maps.background import Maps, Rule, confident_channels, labels_of_channels, with_background
+from pipeline.maps.crf import crf_channels
+from pipeline.maps.store import fused_maps, read_entry
+from pipeline.run.files import new_folder
+from pipeline.run.pool import map_photographs
+from pipeline.run.stage import run_stage
 
 INPUT, OUTPUT = Path("data/refined"), Path("data/masks")
 

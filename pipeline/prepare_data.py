@@ -13,14 +13,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from pipeline.config import PrepareDataConfig, Runtime, stage_config
-from pipeline.errors import UserError, listed
-from pipeline.files import inside, sha256, write_json
-from pipeline.images import read_image
-from pipeline.manifest import PREPARED, Manifest, Record, save_ground_truth, save_manifest
-from pipeline.sources import SOURCES
-from pipeline.sources.source import SPLITS, Source, data_root
-from pipeline.stage import run_stage
+from pipeline.config.params import PrepareDataConfig, Runtime, stage_config
+from pipeline.data.images import read_image
+from pipeline.data.manifest import PREPARED, Manifest, Record, save_ground_truth, save_manifest
+from pipeline.data.sources import SOURCES
+from pipeline.data.sources.source import SPLITS, Source, data_root
+from pipeline.run.errors import UserError, listed
+from pipeline.run.files import inside, sha256, write_json
+from pipeline.run.stage import run_stage
 
 MOST_CLASSES = 254  # masks are 8 bits: 0 is background, 255 is ignored
 

@@ -15,21 +15,21 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from models.affinity_networks import AFFINITY_NETWORKS, BoundaryAffinity, FeatureAffinity
-from models.par import PAR
-from models.walk import irn_walk, psa_walk
-from pipeline.cam_store import CamEntry, fused_maps, grid_extent, read_shard, shard_path, shards, write_shard
-from pipeline.config import Refine, stage_config
-from pipeline.errors import UserError
-from pipeline.examples import Photographs, resized_view
-from pipeline.files import new_folder, read_json
-from pipeline.images import SMALLEST_SIDE, scaled_size
-from pipeline.manifest import Record, load_manifest, same_size_batches
-from pipeline.resume import resume_folder
-from pipeline.runtime import barrier, pick_device, rank, world_size
-from pipeline.stage import run_distributed_stage
-from pipeline.training import autocast
-from pipeline.weights import load_network
+from models.affinity.networks import AFFINITY_NETWORKS, BoundaryAffinity, FeatureAffinity
+from models.refine.par import PAR
+from models.refine.walk import irn_walk, psa_walk
+from pipeline.config.params import Refine, stage_config
+from pipeline.data.dataset import Photographs, resized_view
+from pipeline.data.images import SMALLEST_SIDE, scaled_size
+from pipeline.data.manifest import Record, load_manifest, same_size_batches
+from pipeline.maps.store import CamEntry, fused_maps, grid_extent, read_shard, shard_path, shards, write_shard
+from pipeline.run.errors import UserError
+from pipeline.run.files import new_folder, read_json
+from pipeline.run.resume import resume_folder
+from pipeline.run.runtime import barrier, pick_device, rank, world_size
+from pipeline.run.stage import run_distributed_stage
+from pipeline.training.loop import autocast
+from pipeline.training.weights import load_network
 
 SEEDS, AFFINITY, OUTPUT = Path("data/seeds"), Path("data/affinity"), Path("data/refined")
 NEEDS = {"psa_walk": "affinitynet", "irn_walk": "irn"}
@@ -172,7 +172,7 @@ def par_entries(views: Tensor, entries: Sequence[CamEntry], config: Refine) -> l
     The maps themselves are refined, so that every background rule can still be applied to them; ToCo's training
     refines them beside a constant background, after a softmax. Growth by the weights' excess over 1 is taken back.
 
-    Source: Ru et al., CVPR 2022 (AFA), see `models.par`; without softmax `reconstructed`.
+    Source: Ru et al., CVPR 2022 (AFA), see `models.refine.par`; without softmax `reconstructed`.
     """
     par, size = PAR(tuple(config.dilations), config.iterations), (views.shape[2], views.shape[3])
     refined = par.refine(views, class_stack(entries, size, views.device))

@@ -14,18 +14,18 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from models.affinity_networks import AFFINITY_NETWORKS, BoundaryAffinity, FeatureAffinity
-from pipeline.charts import save_history, save_table
-from pipeline.confident_labels import ConfidencePair, write_labels
-from pipeline.config import TrainAffinityConfig, stage_config
-from pipeline.examples import MaskedExamples
-from pipeline.files import new_folder, write_json
-from pipeline.manifest import PREPARED, load_manifest
-from pipeline.resume import resume_folder
-from pipeline.runtime import barrier, derived_seed, rank
-from pipeline.stage import run_distributed_stage
-from pipeline.training import Batch, fit
-from pipeline.weights import load_initial, save_network
+from models.affinity.networks import AFFINITY_NETWORKS, BoundaryAffinity, FeatureAffinity
+from pipeline.config.params import TrainAffinityConfig, stage_config
+from pipeline.data.dataset import MaskedExamples
+from pipeline.data.manifest import PREPARED, load_manifest
+from pipeline.maps.confident_labels import ConfidencePair, write_labels
+from pipeline.run.files import new_folder, write_json
+from pipeline.run.resume import resume_folder
+from pipeline.run.runtime import barrier, derived_seed, rank
+from pipeline.run.stage import run_distributed_stage
+from pipeline.scoring.charts import save_history, save_table
+from pipeline.training.loop import Batch, fit
+from pipeline.training.weights import load_initial, save_network
 
 SEEDS, OUTPUT, PLOTS = Path("data/seeds"), Path("data/affinity"), Path("metrics/plots/affinity")
 

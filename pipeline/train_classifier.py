@@ -14,20 +14,20 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from models.classifier import mean_average_precision, tag_loss
-from models.classifiers import build_classifier, classifier_description, load_backbone
+from models.cam.classifier import mean_average_precision, tag_loss
 from models.localizer import Localizer
-from pipeline.charts import save_history
-from pipeline.config import TrainClassifierConfig, stage_config
-from pipeline.examples import Photographs, TaggedExamples, resized_view
-from pipeline.files import new_folder, write_json
-from pipeline.images import SMALLEST_SIDE, scaled_size
-from pipeline.manifest import PREPARED, Manifest, load_manifest
-from pipeline.resume import resume_folder
-from pipeline.runtime import derived_seed, pick_device, rank
-from pipeline.stage import run_distributed_stage
-from pipeline.training import Batch, autocast, fit
-from pipeline.weights import load_initial, save_network
+from models.registry import build_classifier, classifier_description, load_backbone
+from pipeline.config.params import TrainClassifierConfig, stage_config
+from pipeline.data.dataset import Photographs, TaggedExamples, resized_view
+from pipeline.data.images import SMALLEST_SIDE, scaled_size
+from pipeline.data.manifest import PREPARED, Manifest, load_manifest
+from pipeline.run.files import new_folder, write_json
+from pipeline.run.resume import resume_folder
+from pipeline.run.runtime import derived_seed, pick_device, rank
+from pipeline.run.stage import run_distributed_stage
+from pipeline.scoring.charts import save_history
+from pipeline.training.loop import Batch, autocast, fit
+from pipeline.training.weights import load_initial, save_network
 
 OUTPUT, METRICS, PLOTS = (
     Path("data/classifier"),

@@ -12,17 +12,17 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.charts import save_history
-from pipeline.config import TrainLocalizerConfig, stage_config
-from pipeline.esol_training import train_esol
-from pipeline.files import new_folder
-from pipeline.localizers import CLASSIFIER, train_amn, train_bao
-from pipeline.manifest import PREPARED
-from pipeline.resume import resume_folder
-from pipeline.runtime import rank
-from pipeline.stage import run_distributed_stage
-from pipeline.toco_training import train_toco
-from pipeline.training import History
+from models.bao.task import CLASSIFIER, train_amn, train_bao
+from models.esol.task import train_esol
+from models.toco.task import train_toco
+from pipeline.config.params import TrainLocalizerConfig, stage_config
+from pipeline.data.manifest import PREPARED
+from pipeline.run.files import new_folder
+from pipeline.run.resume import resume_folder
+from pipeline.run.runtime import rank
+from pipeline.run.stage import run_distributed_stage
+from pipeline.scoring.charts import save_history
+from pipeline.training.loop import History
 
 OUTPUT, PLOTS = Path("data/localizer"), Path("metrics/plots/localizer_training")
 

@@ -15,23 +15,23 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from models.segmenter import SEGMENTERS, Segmenter, pixel_loss, predict
-from models.vit import ToCoNetwork, ToCoSegmenter
-from pipeline.background import hard_channels
-from pipeline.charts import save_history
-from pipeline.config import TrainSegmenterConfig, stage_config
-from pipeline.crf import KERNELS, dense_crf, softmax_energies
-from pipeline.errors import UserError
-from pipeline.examples import MaskedExamples, Photographs, resized_view
-from pipeline.files import new_folder, read_json
-from pipeline.images import SMALLEST_SIDE, scaled_size
-from pipeline.manifest import PREPARED, Manifest, Record, load_manifest
-from pipeline.palette import IGNORE, read_mask, write_mask
-from pipeline.resume import resume_folder
-from pipeline.runtime import barrier, derived_seed, pick_device, rank, world_size
-from pipeline.stage import run_distributed_stage
-from pipeline.training import Batch, History, autocast, fit
-from pipeline.weights import load_initial, load_network, save_network
+from models.networks.vit import ToCoNetwork, ToCoSegmenter
+from models.segmenters.segmenter import SEGMENTERS, Segmenter, pixel_loss, predict
+from pipeline.config.params import TrainSegmenterConfig, stage_config
+from pipeline.data.dataset import MaskedExamples, Photographs, resized_view
+from pipeline.data.images import SMALLEST_SIDE, scaled_size
+from pipeline.data.manifest import PREPARED, Manifest, Record, load_manifest
+from pipeline.data.masks import IGNORE, read_mask, write_mask
+from pipeline.maps.background import hard_channels
+from pipeline.maps.crf import KERNELS, dense_crf, softmax_energies
+from pipeline.run.errors import UserError
+from pipeline.run.files import new_folder, read_json
+from pipeline.run.resume import resume_folder
+from pipeline.run.runtime import barrier, derived_seed, pick_device, rank, world_size
+from pipeline.run.stage import run_distributed_stage
+from pipeline.scoring.charts import save_history
+from pipeline.training.loop import Batch, History, autocast, fit
+from pipeline.training.weights import load_initial, load_network, save_network
 
 MASKS, LOCALIZER = Path("data/masks"), Path("data/localizer")
 OUTPUT, PLOTS = Path("data/segmenter"), Path("metrics/plots/segmenter_training")

@@ -1,0 +1,1 @@
+"""The activation manipulation network (AMN, Lee et al., CVPR 2022)."""

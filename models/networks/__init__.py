@@ -1,0 +1,1 @@
+"""Networks that several methods build on, and how weights are loaded into them."""

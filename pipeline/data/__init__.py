@@ -1,0 +1,1 @@
+"""Photographs, masks and tags on disk, and what trainings read of them."""

@@ -1,0 +1,45 @@
+"""Ground-truth masks. Only `evaluate` and `report` import this module; a test proves it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.config.params import Runtime, stage_config
+from pipeline.data.manifest import PREPARED, Manifest, Record
+from pipeline.data.masks import IGNORE, read_mask
+from pipeline.run.errors import UserError
+from pipeline.run.files import inside, read_json
+
+
+class GroundTruth:
+    """The masks that a data set comes with, in this project's labels."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        content = read_json(PREPARED / "ground_truth.json", "prepare_data")
+        self.root = Path(str(stage_config("runtime", Runtime).root))
+        self.masks: dict[str, str] = content["masks"]
+        identity = list(range(256))
+        self.label_map = np.array(content["label_map"] or identity, dtype=np.uint8)
+        self.labels = len(manifest.classes) + 1
+
+    def known(self, manifest: Manifest) -> list[Record]:
+        """The photographs that have a mask."""
+        return [record for record in manifest.records if record.id in self.masks]
+
+    def read(self, record: Record) -> NDArray[np.uint8]:
+        """The mask (H, W) of a photograph; 255 is void.
+
+        Raises:
+            UserError: it is damaged, has another size than the photograph, or labels that no class has.
+        """
+        path = inside(self.root, self.masks[record.id])
+        labels = self.label_map[read_mask(path, record.size)]
+        if (unknown := labels[(labels >= self.labels) & (labels != IGNORE)]).size:
+            raise UserError(
+                f"{path}: label {unknown.max()} in the mask, but there are {self.labels - 1} classes; labels are 0 "
+                "(background), 1.. in the order of data/prepared/classes.json, and 255 (void)"
+            )
+        return labels

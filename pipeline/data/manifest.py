@@ -1,0 +1,108 @@
+"""The manifest: one row for each photograph, whatever the data set; the only description of data that stages read."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pipeline.run.errors import UserError
+from pipeline.run.files import read_json, write_json, write_text
+
+PREPARED = Path("data/prepared")
+COLUMNS = ["id", "split", "image", "width", "height", "tags", "sha256"]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One photograph: a string id, its split, its path below the data root, its upright size, its tags."""
+
+    id: str
+    split: str
+    image: str
+    width: int
+    height: int
+    tags: tuple[str, ...]
+    sha256: str = ""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.height, self.width
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All photographs, and the foreground classes in label order (class k of a mask is `classes[k - 1]`)."""
+
+    records: tuple[Record, ...]
+    classes: tuple[str, ...]
+
+    def split(self, name: str) -> Manifest:
+        """The photographs of one split, in order."""
+        return replace(self, records=tuple(record for record in self.records if record.split == name))
+
+    def class_ids(self, record: Record) -> list[int]:
+        """Mask labels (1-based, ascending) of a photograph's tags."""
+        return [number for number, name in enumerate(self.classes, start=1) if name in record.tags]
+
+    def tag_matrix(self) -> NDArray[np.float32]:
+        """(images, classes) of 0 and 1."""
+        rows = [[name in record.tags for name in self.classes] for record in self.records]
+        return np.array(rows, dtype=np.float32).reshape(len(self.records), len(self.classes))
+
+
+def same_size_batches(records: Sequence[Record], most: int) -> Iterator[list[Record]]:
+    """Photographs of equal size together, at most so many at once; the order depends on the records alone."""
+    by_size = sorted(records, key=lambda record: (record.size, record.id))
+    for _, group in itertools.groupby(by_size, key=lambda record: record.size):
+        members = list(group)
+        yield from (members[start : start + most] for start in range(0, len(members), most))
+
+
+def save_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write `manifest.csv` and `classes.json`; bytes depend on the content alone."""
+    rows = [[*(getattr(r, c) for c in COLUMNS[:5]), "|".join(r.tags), r.sha256] for r in manifest.records]
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    write_text(folder / "manifest.csv", table.to_csv(index=False, lineterminator="\n"))
+    write_json(folder / "classes.json", list(manifest.classes))
+
+
+def load_manifest(folder: Path = PREPARED) -> Manifest:
+    """Read what `prepare_data` wrote.
+
+    Raises:
+        UserError: it has not run, or its output is damaged.
+    """
+    classes = read_json(folder / "classes.json", "prepare_data")
+    try:
+        table = pd.read_csv(folder / "manifest.csv", dtype=str, keep_default_na=False)
+    except FileNotFoundError as error:
+        raise UserError(f"{folder / 'manifest.csv'} not found; run `dvc repro prepare_data`") from error
+    if list(table.columns) != COLUMNS:
+        raise UserError(f"{folder / 'manifest.csv'} has columns {list(table.columns)}; run `dvc repro -f prepare_data`")
+    columns = zip(*(table[name] for name in COLUMNS), strict=True)
+    records = tuple(
+        Record(name, split, image, int(width), int(height), tuple(filter(None, tags.split("|"))), digest)
+        for name, split, image, width, height, tags, digest in columns
+    )
+    return Manifest(records, tuple(classes))
+
+
+def save_ground_truth(folder: Path, masks: dict[str, str], label_map: Sequence[int] | None) -> None:
+    """Write which mask file belongs to which photograph; read by `evaluate` and `report` alone.
+
+    Args:
+        folder: where `ground_truth.json` goes.
+        masks: path of the mask below the data root, by photograph id.
+        label_map: 256 labels of this project, indexed by the label in the file; None where they are equal.
+    """
+    write_json(
+        folder / "ground_truth.json",
+        {"masks": masks, "label_map": list(label_map) if label_map is not None else None},
+    )

@@ -1,0 +1,59 @@
+"""Mask files: indexed PNG with the VOC palette, so that a mask is both data and a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from pipeline.run.errors import UserError
+from pipeline.run.files import write_atomic
+
+IGNORE = 255
+
+
+def voc_palette() -> NDArray[np.uint8]:
+    """(256, 3) colours of the VOC devkit: bit k of a channel comes from bit 3k (+0, 1, 2) of the label."""
+    labels = np.arange(256)
+    colours = np.zeros((256, 3), dtype=np.uint8)
+    for bit in range(8):
+        for channel in range(3):
+            colours[:, channel] |= (((labels >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
+    return colours
+
+
+def write_mask(path: Path, labels: NDArray[np.uint8]) -> None:
+    """Write labels (H, W) as an indexed PNG; 255 means ignored."""
+    picture = Image.fromarray(np.ascontiguousarray(labels), mode="P")
+    picture.putpalette(voc_palette().tobytes())
+    write_atomic(path, lambda temporary: picture.save(temporary, format="PNG"))
+
+
+def read_mask(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Read labels (H, W) from an indexed or 8-bit greyscale PNG.
+
+    Args:
+        path: the file.
+        size: height and width that it must have, checked before anything is decoded.
+
+    Raises:
+        UserError: the file is missing, unreadable, of another size, or holds colours instead of labels.
+    """
+    try:
+        with Image.open(path) as picture:
+            if (picture.height, picture.width) != size:
+                raise UserError(
+                    f"{path}: mask of {picture.width}x{picture.height} for a photograph of {size[1]}x{size[0]}; "
+                    "a mask has the size of its photograph, upright after EXIF rotation"
+                )
+            if picture.mode not in ("P", "L", "1"):
+                raise UserError(
+                    f"{path}: mode {picture.mode}; a mask is an indexed or 8-bit grey PNG, one label per pixel"
+                )
+            return np.array(picture).astype(np.uint8)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: mask not found") from error
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+        raise UserError(f"{path}: mask cannot be read ({error})") from error

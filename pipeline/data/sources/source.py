@@ -1,0 +1,40 @@
+"""What every data set is turned into before its images are checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.config.params import PrepareDataConfig
+from pipeline.data.manifest import PREPARED, Record
+
+SPLITS = ("train", "val")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Photographs and tags of one data set, not yet opened.
+
+    Attributes:
+        records: the photographs, not hashed and perhaps of size 0 x 0; those with a problem may be missing.
+        classes: foreground classes in label order.
+        masks: path of the mask below the data root, by photograph id, where the file exists.
+        label_map: 256 labels of this project, indexed by the label in a mask file; None where they are equal.
+        notes: what the user may want to know.
+        problems: what the user must mend: which file, which line, what to do.
+    """
+
+    records: list[Record]
+    classes: list[str]
+    masks: dict[str, str] = field(default_factory=dict)
+    label_map: list[int] | None = None
+    notes: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def data_root(config: PrepareDataConfig) -> Path:
+    """The folder that all paths of images and masks are relative to."""
+    if config.name == "scenes":
+        return PREPARED / "scenes"
+    assert config.root is not None, "configure refuses data.root = none for data sets that need it"
+    return Path(config.root)

@@ -1,0 +1,203 @@
+"""The CAM store: the one interface between stages that make activation maps and stages that use them.
+
+A folder of safetensors shards, `shard-00000.safetensors` and so on, each holding the images of a run of manifest rows.
+Per image: the original size, the mask labels of the classes present, one low-resolution float16 map per class and
+scale with the area that its grid covers (mirror images merged), and, for methods that have one, a
+background map per scale. Each image says how its maps are fused: by a normalisation of maps before ReLU, or as scores.
+What produced the store stands in each shard's metadata. Same content, same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from models.maps import fuse_cams, fuse_minmax, fuse_toco, place
+from pipeline.run.errors import UserError
+from pipeline.run.files import write_atomic
+
+FORMAT = "tags2masks-cams-2"
+Fusion = Literal["max", "minmax", "scores", "toco"]
+FUSIONS: tuple[Fusion, ...] = get_args(Fusion)
+SHARD_IMAGES = 200  # about a minute of work on two cores: what a kill can lose
+
+
+@dataclass(frozen=True)
+class CamEntry:
+    """The maps of one image.
+
+    Attributes:
+        id: of the photograph.
+        size: its height and width.
+        class_ids: mask labels of the classes present, ascending; may be empty.
+        maps: one (K, h_i, w_i) float32 map per scale.
+        extents: the height and width that each scale's grid covers, in pixels of the photograph (not less than it).
+        background: one (h_i, w_i) map per scale, or nothing for methods without a background map.
+        fusion: how the scales become one map: `max`, `minmax` and `toco` rectify and normalise each class (IRN's,
+            TransCAM's and ToCo's rule), `scores` are values in [0, 1] that compete as they are and are averaged.
+    """
+
+    id: str
+    size: tuple[int, int]
+    class_ids: tuple[int, ...]
+    maps: tuple[Tensor, ...]
+    extents: tuple[tuple[int, int], ...]
+    background: tuple[Tensor, ...] = ()
+    fusion: Fusion = "max"
+
+
+def shard_path(folder: Path, number: int) -> Path:
+    """Where a shard lies."""
+    return folder / f"shard-{number:05d}.safetensors"
+
+
+def write_shard(path: Path, entries: Sequence[CamEntry], produced_by: Mapping[str, Any]) -> None:
+    """Write one shard, atomically; maps become float16 (a relative step of 0.05 %)."""
+    tensors: dict[str, Tensor] = {}
+    for entry in entries:
+        tensors[f"{entry.id}/size"] = torch.tensor(entry.size, dtype=torch.int32)
+        tensors[f"{entry.id}/extents"] = torch.tensor(entry.extents, dtype=torch.int32)
+        tensors[f"{entry.id}/fusion"] = torch.tensor(FUSIONS.index(entry.fusion), dtype=torch.uint8)
+        tensors[f"{entry.id}/class_ids"] = torch.tensor(entry.class_ids, dtype=torch.int16)
+        for kind, maps in (("maps", entry.maps), ("background", entry.background)):
+            for scale, values in enumerate(maps):
+                tensors[f"{entry.id}/{kind}/{scale}"] = values.to("cpu", torch.float16).contiguous()
+    about = {"format": FORMAT, "ids": [entry.id for entry in entries], "produced_by": dict(produced_by)}
+    # One entry alone: safetensors writes several in an order that changes from process to process.
+    metadata = {"about": json.dumps(about, sort_keys=True)}
+    write_atomic(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+
+
+@contextmanager
+def _open_shard(path: Path) -> Iterator[Any]:
+    """An opened shard of this format; everything that may be wrong with it becomes one error."""
+    try:
+        with safe_open(path, framework="pt") as shard:
+            if _about(shard).get("format") != FORMAT:
+                raise UserError(f"{path} is not a CAM shard of format {FORMAT}; run `dvc repro --force extract_cams`")
+            yield shard
+    except (SafetensorError, OSError, KeyError) as error:
+        raise UserError(f"{path} is damaged ({error}); run `dvc repro --force extract_cams`") from error
+
+
+def _about(shard: Any) -> dict[str, Any]:
+    about: dict[str, Any] = json.loads((shard.metadata() or {}).get("about", "{}"))
+    return about
+
+
+def _entry(shard: Any, name: str, names: set[str]) -> CamEntry:
+    found: dict[str, list[Tensor]] = {"maps": [], "background": []}
+    for kind, maps in found.items():
+        while f"{name}/{kind}/{len(maps)}" in names:
+            maps.append(shard.get_tensor(f"{name}/{kind}/{len(maps)}").float())
+    facts = {key: shard.get_tensor(f"{name}/{key}").tolist() for key in ("size", "class_ids", "extents", "fusion")}
+    return CamEntry(
+        id=name,
+        size=(facts["size"][0], facts["size"][1]),
+        class_ids=tuple(facts["class_ids"]),
+        maps=tuple(found["maps"]),
+        extents=tuple((height, width) for height, width in facts["extents"]),
+        background=tuple(found["background"]),
+        fusion=FUSIONS[facts["fusion"]],
+    )
+
+
+def read_shard(path: Path) -> Iterator[CamEntry]:
+    """The entries of one shard, in the order written.
+
+    Raises:
+        UserError: the file is not a shard of this format, or is damaged.
+    """
+    with _open_shard(path) as shard:
+        names = set(shard.keys())
+        for name in _about(shard)["ids"]:
+            yield _entry(shard, name, names)
+
+
+def read_entry(path: Path, name: str) -> CamEntry:
+    """One entry of a shard.
+
+    Raises:
+        UserError: the file is not a shard of this format, or is damaged.
+    """
+    with _open_shard(path) as shard:
+        return _entry(shard, name, set(shard.keys()))
+
+
+def shards(folder: Path) -> list[Path]:
+    """All shards of a store, in order.
+
+    Raises:
+        UserError: there are none.
+    """
+    paths = sorted(folder.glob("shard-*.safetensors"))
+    if not paths:
+        raise UserError(f"{folder} holds no CAM shards; run `dvc repro`")
+    return paths
+
+
+def read_store(folder: Path) -> Iterator[CamEntry]:
+    """All entries of a store, shard after shard; memory holds one image at a time."""
+    for path in shards(folder):
+        yield from read_shard(path)
+
+
+def store_index(folder: Path) -> dict[str, Path]:
+    """The shard of every image, by id.
+
+    Raises:
+        UserError: the store is missing or damaged.
+    """
+    index: dict[str, Path] = {}
+    for path in shards(folder):
+        with _open_shard(path) as shard:
+            index |= dict.fromkeys(_about(shard)["ids"], path)
+    return index
+
+
+def grid_extent(size: tuple[int, int], scaled: tuple[int, int], grid: Sequence[int], stride: int) -> tuple[int, int]:
+    """Height and width that a grid covers, in pixels of the photograph; its last cells may reach beyond the edge.
+
+    Args:
+        size: height and width of the photograph.
+        scaled: height and width of the view that the network saw.
+        grid: rows and columns of its map.
+        stride: pixels of the view that a cell spans.
+    """
+    sides = zip(size, scaled, grid, strict=True)
+    height, width = (max(own, round(cells * stride * own / seen)) for own, seen, cells in sides)
+    return height, width
+
+
+def fused_maps(entry: CamEntry, size: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    """The maps of all scales as one per class, at any size.
+
+    Returns:
+        (K, H, W) in [0, 1], and the background map (H, W) in [0, 1] for methods that have one.
+    """
+    factors = [side / own for side, own in zip(size, entry.size, strict=True)]
+    extents = [(round(height * factors[0]), round(width * factors[1])) for height, width in entry.extents]
+
+    def fuse(maps: Sequence[Tensor]) -> NDArray[np.float32]:
+        if entry.fusion == "max":
+            return np.asarray(fuse_cams(maps, size, extents).numpy())
+        if entry.fusion == "minmax":
+            return np.asarray(fuse_minmax(maps, size, extents).clamp(min=0).numpy())
+        if entry.fusion == "toco":
+            return np.asarray(fuse_toco(maps, size, extents).numpy())
+        placed = [place(grid, extent, size) for grid, extent in zip(maps, extents, strict=True)]
+        return np.asarray(torch.stack(placed).mean(0).numpy())
+
+    maps = fuse(entry.maps) if entry.class_ids else np.zeros((0, *size), dtype=np.float32)
+    return maps, fuse([grid[None] for grid in entry.background])[0] if entry.background else None

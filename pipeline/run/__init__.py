@@ -1,0 +1,1 @@
+"""How a stage runs: start and end, device and processes, resuming, files, errors."""

@@ -1,0 +1,96 @@
+"""Writing files so that a reader never sees half of one, and reading paths so that none leaves its root."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pipeline.run.errors import UserError
+
+
+def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
+    """Call `write` with a temporary name beside `path`, flush it to disk, and rename it into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    os.close(descriptor)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        temporary.chmod(0o644)
+        with temporary.open("rb") as handle:
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text with Unix line ends, atomically."""
+    write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8", newline="\n"))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON whose bytes depend on the content alone.
+
+    Raises:
+        ValueError: the content holds NaN or an infinity.
+    """
+    write_text(path, json.dumps(content, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path, producer: str) -> Any:
+    """Read JSON that the stage `producer` writes.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} not found; the stage {producer} writes it: run `dvc repro {producer}`") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is damaged ({error}); run `dvc repro --force {producer}`") from error
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path` that takes its place when the block ends well; nothing changes otherwise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        if path.exists():
+            shutil.rmtree(path)
+        temporary.replace(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def inside(root: Path, relative: str) -> Path:
+    """The path `relative` under `root`.
+
+    Raises:
+        UserError: it is absolute, or leaves the root, also through a symbolic link.
+    """
+    path = root / relative
+    try:
+        stays = not Path(relative).is_absolute() and path.resolve().is_relative_to(root.resolve())
+    except (RuntimeError, ValueError, OSError) as error:  # a loop of links, a NUL byte, a name too long
+        raise UserError(f"{relative!r} below {root} is no usable path ({error})") from error
+    if not stays:
+        raise UserError(f"{relative!r} leads out of {root}; paths are relative to that folder and stay inside it")
+    return path
+
+
+def sha256(path: Path) -> str:
+    """Hash of the bytes of a file, in hexadecimal."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -1,1 +1,0 @@
-"""Tests; a package so that they share helpers and find the repository root."""

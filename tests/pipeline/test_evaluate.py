@@ -1,0 +1,97 @@
+"""Evaluation of awkward ground truth: black, void, of another size, with foreign labels; and black pseudo masks."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline import train_segmenter
+from pipeline.config.params import EvaluateConfig
+from pipeline.data.manifest import PREPARED, Manifest, Record, load_manifest, save_ground_truth, save_manifest
+from pipeline.data.masks import write_mask
+from pipeline.evaluate import evaluate
+from pipeline.maps.store import CamEntry, shard_path, write_shard
+from pipeline.run.errors import UserError
+from tests.support.tiny_training import write_runtime
+
+CONFIG = EvaluateConfig(bg_thresh=0.3, protocol={"method": "cam", "crf": None})
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two photographs of classes a and b with seeds, and masks that each test writes."""
+    monkeypatch.chdir(tmp_path)
+    write_runtime(tmp_path, root="root")
+    records = tuple(Record(name, "train", f"{name}.png", 6, 4, ("a",)) for name in ("one", "two"))
+    save_manifest(PREPARED, Manifest(records, ("a", "b")))
+    save_ground_truth(PREPARED, {"one": "one.png", "two": "two.png"}, None)
+    maps = torch.tensor([[[1.0, 0.0], [1.0, 0.0]]])
+    entries = [CamEntry(record.id, (4, 6), (1,), (maps,), ((4, 6),)) for record in records]
+    write_shard(shard_path(Path("data/seeds"), 0), entries, {})
+    return tmp_path
+
+
+def scores(project: Path, *masks: np.ndarray) -> dict[str, Any]:
+    """Evaluate the seeds against two masks; also proves that the numbers are JSON."""
+    for name, labels in zip(("one", "two"), masks, strict=True):
+        write_mask(project / f"root/{name}.png", labels.astype(np.uint8))
+    found = evaluate("seeds", load_manifest(), CONFIG, project / "plots")
+    json.dumps(found, allow_nan=False)
+    return found
+
+
+def test_plain_truth(project: Path) -> None:
+    truth = np.zeros((4, 6))
+    truth[:, :3] = 1
+    found = scores(project, truth, truth)
+    assert found["images"] == 2 and 0.5 < found["miou"] <= 1 and found["per_class"].keys() == {"background", "a"}
+    assert found["oracle"]["miou"] >= found["miou"]
+    assert found["coverage"]["tags_shown"] == 1
+
+
+def test_earlier_maps_are_scored_beside_the_seeds(project: Path) -> None:
+    truth = np.zeros((4, 6))
+    truth[:, :3] = 1
+    plain = scores(project, truth, truth)
+    assert "earlier" not in plain
+    shutil.copytree("data/seeds", "data/other")
+    Path("data/other").rename("data/seeds/baseline")
+    found = scores(project, truth, truth)
+    assert {name: found["earlier"]["baseline"][name] for name in ("miou", "precision", "recall")} == {
+        name: plain[name] for name in ("miou", "precision", "recall")
+    }
+    assert {name: value for name, value in found.items() if name != "earlier"} == plain
+
+
+def test_black_truth_is_said_and_gives_no_nan(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = scores(project, np.zeros((4, 6)), np.zeros((4, 6)))
+    assert "shows no class" in capsys.readouterr().out
+    assert found["per_class"]["a"] == 0 and "recall" not in found
+
+
+def test_void_truth_gives_no_nan(project: Path) -> None:
+    found = scores(project, np.full((4, 6), 255), np.full((4, 6), 255))
+    assert found["classes_scored"] == 0 and "miou" not in found and "oracle" not in found
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [(np.zeros((5, 6)), "6x5 for a photograph of 6x4"), (np.full((4, 6), 3), "label 3 in the mask, but there are 2")],
+)
+def test_masks_that_do_not_fit_are_named(project: Path, mask: np.ndarray, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        scores(project, mask, mask)
+    assert "one.png" in str(caught.value)
+
+
+def test_black_pseudo_masks_stop_the_segmenter(project: Path) -> None:
+    for name in ("one", "two"):
+        write_mask(Path(f"data/masks/{name}.png"), np.zeros((4, 6), dtype=np.uint8))
+    with pytest.raises(UserError, match="nothing to learn"):
+        train_segmenter.check_masks(load_manifest())

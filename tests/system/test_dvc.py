@@ -1,0 +1,139 @@
+"""dvc.yaml: everything declared where it is written, dependencies that cover imports, and the traps of DVC."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.support import ROOT
+
+PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
+BANNED = (
+    r"^\s*(import|from) (dvc|pickle)\b",
+    r"allow_pickle\s*=\s*True",
+    r"weights_only\s*=\s*False",
+    r"yaml\.(load|unsafe_load|full_load)\(",
+    r"shell\s*=\s*True",
+    r"(?<![.\w])(eval|exec)\(",
+)
+SOURCES = sorted([*(ROOT / "pipeline").rglob("*.py"), *(ROOT / "models").rglob("*.py")])
+
+
+def stages() -> dict[str, dict[str, Any]]:
+    """Every stage with `foreach` written out."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, stage in PIPELINE["stages"].items():
+        if "foreach" in stage:
+            for item in stage["foreach"]:
+                found[f"{name}@{item}"] = yaml.safe_load(yaml.safe_dump(stage["do"]).replace("${item}", item))
+        else:
+            found[name] = stage
+    return found
+
+
+def paths(entries: list[Any]) -> list[str]:
+    return [next(iter(entry)) if isinstance(entry, dict) else entry for entry in entries]
+
+
+def imported(path: Path, seen: set[Path]) -> set[Path]:
+    """All modules of this project that a module imports, itself included, also inside functions."""
+    if path not in seen:
+        seen.add(path)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = []
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            elif isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            for name in names:
+                if name.split(".")[0] in ("pipeline", "models"):
+                    stem = ROOT / name.replace(".", "/")
+                    for candidate in (stem.with_suffix(".py"), stem / "__init__.py"):
+                        if candidate.exists():
+                            imported(candidate, seen)
+    return seen
+
+
+def module_of(stage: dict[str, Any]) -> Path:
+    match = re.match(r"python -m (pipeline\.\w+)", stage["cmd"])
+    assert match, stage["cmd"]
+    return ROOT / (match[1].replace(".", "/") + ".py")
+
+
+@pytest.mark.parametrize("name", stages())
+def test_dependencies_cover_imports(name: str) -> None:
+    stage = stages()[name]
+    declared = {ROOT / dependency for dependency in stage["deps"]}
+    missing = {path for path in imported(module_of(stage), set()) if not {path, *path.parents} & declared}
+    watched = ROOT / yaml.safe_load((ROOT / "params.yaml").read_text())["data"]["watch"]
+    if "${data.watch}" in stage["deps"]:
+        missing = {path for path in missing if watched not in path.parents}
+    assert not missing, sorted(str(path.relative_to(ROOT)) for path in missing)
+
+
+@pytest.mark.parametrize("name", stages())
+def test_dependencies_exist_or_are_made(name: str) -> None:
+    made = {
+        path
+        for stage in stages().values()
+        for kind in ("outs", "metrics", "plots")
+        for path in paths(stage.get(kind, []))
+    }
+    for dependency in stages()[name]["deps"]:
+        above = {str(parent) for parent in (Path(dependency), *Path(dependency).parents)}
+        assert "$" in dependency or above & made or (ROOT / dependency).exists(), dependency
+
+
+def test_only_configure_reads_params() -> None:
+    assert [name for name, stage in stages().items() if "params" in stage] == ["configure"]
+
+
+@pytest.mark.parametrize("name", [name for name in stages() if name != "configure"])
+def test_each_stage_is_told_by_its_own_file_alone(name: str) -> None:
+    told = [path for path in stages()[name]["deps"] if path.startswith("data/config")]
+    assert told == [f"data/config/{name.replace('@', '_')}.json"]
+
+
+@pytest.mark.parametrize("name", stages())
+def test_metrics_and_plots_stay_in_git_and_nothing_persists(name: str) -> None:
+    stage = stages()[name]
+    assert "persist" not in yaml.safe_dump(stage)
+    for kind in ("metrics", "plots"):
+        for entry in stage.get(kind, []):
+            ((path, options),) = entry.items()
+            assert options["cache"] is False and path.startswith("metrics/"), path
+    assert all(path.startswith("data/") for path in paths(stage.get("outs", [])))
+
+
+def test_nothing_is_listed_only_at_the_top() -> None:
+    made = {path for stage in stages().values() for kind in ("metrics", "plots") for path in paths(stage.get(kind, []))}
+    for path in PIPELINE.get("metrics", []):
+        assert path in made
+    for plot in PIPELINE.get("plots", []):
+        for path in plot if isinstance(plot, dict) else [plot]:
+            assert any(path.startswith(output) for output in made), path
+
+
+def test_only_evaluate_and_report_touch_ground_truth() -> None:
+    module = ROOT / "pipeline/data/ground_truth.py"
+    readers = {name.split("@")[0] for name, stage in stages().items() if module in imported(module_of(stage), set())}
+    assert readers == {"evaluate", "report"}
+
+
+def test_ignored_by_dvc_and_quiet() -> None:
+    ignored = (ROOT / ".dvcignore").read_text().split()
+    assert {"__pycache__/", ".resume/"} <= set(ignored)
+    config = (ROOT / ".dvc/config").read_text()
+    assert re.search(r"analytics = false", config) and "type" not in config
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_source_is_safe_and_free_of_dvc(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    for banned in BANNED:
+        assert not re.search(banned, text, re.MULTILINE), banned

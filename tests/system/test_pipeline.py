@@ -1,0 +1,216 @@
+"""The whole pipeline, really run: through DVC on a dozen scenes, without masks, killed, on a folder of photographs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.run.files import sha256
+from tools import study
+from tools.compare import study_runs, study_table
+from tools.smoke import commit, copy_repository, run
+
+pytestmark = pytest.mark.slow
+
+AFTER_PREPARE = (
+    "train_classifier",
+    "train_localizer",
+    "extract_cams",
+    "train_affinity",
+    "refine_cams",
+    "make_masks",
+    "train_segmenter",
+)
+ARTEFACTS = ("seeds", "refined", "masks", "segmenter")
+
+
+def digests(folder: Path, *names: str) -> dict[str, str]:
+    """Hash of every file below some folders."""
+    files = sorted(path for name in names for path in (folder / name).rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): sha256(path) for path in files}
+
+
+def stage(folder: Path, name: str, *arguments: str) -> str:
+    """Run a stage without DVC."""
+    return run(sys.executable, "-m", f"pipeline.{name}", *arguments, cwd=folder, quiet=True)
+
+
+def metrics(folder: Path, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / f"metrics/{name}.json").read_text())
+    return found
+
+
+def ran(output: str) -> set[str]:
+    """Stages that DVC ran, from what it prints."""
+    lines = [line for line in output.splitlines() if line.startswith("Running stage ")]
+    return {line.split("'")[1] for line in lines}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh clone, small, run to the end by `dvc repro`."""
+    folder = copy_repository(tmp_path_factory.mktemp("project"))
+    params = (folder / "params.yaml").read_text()
+    for knob, (old, new) in {"train": (320, 8), "val": (100, 4), "gallery": (12, 2)}.items():
+        assert f"{knob}: {old} " in params, f"the shipped {knob} has changed: mend this test"
+        params = params.replace(f"{knob}: {old} ", f"{knob}: {new} ")
+    (folder / "params.yaml").write_text(params)
+    run("dvc", "repro", cwd=folder, quiet=True)
+    commit(folder, "first run")
+    return folder
+
+
+def test_every_stage_leaves_its_artefacts_and_numbers(project: Path) -> None:
+    for name in ARTEFACTS:
+        found = metrics(project, name)
+        keys = {
+            "miou",
+            "foreground_miou",
+            "precision",
+            "recall",
+            "over_activation",
+            "fpr",
+            "fnr",
+            "per_class",
+            "images",
+        }
+        assert (
+            keys <= found.keys()
+            and {"split", "crf", "seed", "initial_weights", "pixel_labels"} <= found["protocol"].keys()
+        )
+        assert ("oracle" in found) == (name in ("seeds", "refined"))
+        assert 0 <= found["miou"] <= 1 and found["images"] == (4 if name == "segmenter" else 8)
+    assert metrics(project, "seeds")["oracle"]["miou"] >= metrics(project, "seeds")["miou"]
+    assert 0 < metrics(project, "classifier")["map"] <= 1
+    assert (project / "metrics/report/index.html").stat().st_size > 10_000
+    assert len(list((project / "data/masks").glob("*.png"))) == 8
+    shown = run("dvc", "metrics", "show", cwd=project, quiet=True)
+    assert all(f"metrics/{name}.json" in shown for name in ARTEFACTS)
+
+
+def test_second_repro_runs_nothing(project: Path) -> None:
+    output = run("dvc", "repro", cwd=project, quiet=True)
+    assert not ran(output) and "up to date" in output
+
+
+def test_threshold_none_trains_no_classifier_and_extracts_nothing(project: Path) -> None:
+    output = run("dvc", "exp", "run", "-S", "bg_thresh=none", "-n", "no-threshold", cwd=project, quiet=True)
+    assert {"configure", "make_masks", "evaluate@seeds", "evaluate@masks", "train_segmenter", "report"} <= ran(output)
+    assert not ran(output) & {"prepare_data", "train_classifier", "train_localizer", "extract_cams", "refine_cams"}
+    assert metrics(project, "masks")["protocol"]["bg_thresh"] == "none"
+    difference = run("dvc", "metrics", "diff", "HEAD", "no-threshold", cwd=project, quiet=True)
+    assert "metrics/seeds.json" in difference and "miou" in difference
+    plots = run("dvc", "plots", "diff", "HEAD", "no-threshold", "-o", "plots", cwd=project, quiet=True)
+    assert "index.html" in plots
+    assert "no-threshold" in run("dvc", "exp", "show", "--csv", cwd=project, quiet=True)
+    run("git", "checkout", "-q", ".", cwd=project)
+    back = run("dvc", "repro", cwd=project, quiet=True)
+    assert not ran(back), "the first run's results come from the run cache"
+
+
+def test_study_runs_experiments_in_temporary_copies(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    before = digests(project, "data/masks")
+    artefacts = ("seeds", "refined", "masks")
+    commit_of_run = study.run_experiment(["bg_thresh=otsu"], artefacts)
+    study.keep_metrics(commit_of_run, Path("metrics/studies/rules/otsu"), artefacts)
+    assert metrics(project, "studies/rules/otsu/masks")["protocol"]["bg_thresh"] == "otsu"
+    assert digests(project, "data/masks") == before, "the workspace is left alone"
+    assert "| cam | otsu | 1 |" in study_table(study_runs(Path("metrics/studies/rules")))
+    shutil.rmtree("metrics/studies")
+
+
+def test_wrong_knob_stops_before_any_work(project: Path) -> None:
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        run("dvc", "exp", "run", "--temp", "-S", "bg_thresh=yes", cwd=project, quiet=True)
+    output = caught.value.stdout + caught.value.stderr
+    assert "bg_thresh = True (bool)" in output and "Traceback" not in output
+    assert ran(output) <= {"configure"}
+
+
+@pytest.fixture(scope="module")
+def without_masks(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same project after prepare_data, with every ground-truth mask and its index removed."""
+    folder = copy_repository(tmp_path_factory.mktemp("without_masks"))
+    shutil.copytree(project / "data/config", folder / "data/config")
+    shutil.copytree(project / "data/prepared", folder / "data/prepared")
+    shutil.rmtree(folder / "data/prepared/scenes/masks")
+    (folder / "data/prepared/ground_truth.json").unlink()
+    return folder
+
+
+def test_evaluate_alone_reads_masks_and_same_seed_gives_same_bytes(project: Path, without_masks: Path) -> None:
+    for name in AFTER_PREPARE:
+        stage(without_masks, name)
+    made = ("data/classifier", "data/localizer", "data/seeds", "data/refined", "data/masks", "data/segmenter")
+    assert digests(without_masks, *made) == digests(project, *made)
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        stage(without_masks, "evaluate", "seeds")
+    assert "ground_truth.json" in caught.value.stderr and "Traceback" not in caught.value.stderr
+
+
+def test_killed_training_continues_to_the_same_bytes(project: Path, without_masks: Path) -> None:
+    params = project / "params.yaml"
+    original = params.read_text()
+    params.write_text(original.replace("seed: 0 ", "seed: 7 ", 1))
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    command = ["dvc", "repro", "train_classifier"]
+    process = subprocess.Popen(command, cwd=project, env=os.environ | {"PATH": path}, start_new_session=True)
+    checkpoints = project / ".resume/train_classifier"
+    before = set(checkpoints.glob("*/checkpoint.pt"))
+    deadline = time.monotonic() + 120
+    while not set(checkpoints.glob("*/checkpoint.pt")) - before:
+        assert process.poll() is None and time.monotonic() < deadline, "no checkpoint to kill after"
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    output = run("dvc", "repro", "train_classifier", cwd=project, quiet=True)
+    assert "continuing after epoch" in output
+
+    shutil.copytree(project / "data/config", without_masks / "data/config", dirs_exist_ok=True)
+    stage(without_masks, "train_classifier")
+    assert digests(project, "data/classifier") == digests(without_masks, "data/classifier")
+    params.write_text(original)
+    run("dvc", "repro", cwd=project, quiet=True)
+
+
+def test_folder_of_photographs_without_masks(project: Path, tmp_path: Path) -> None:
+    folder, photographs = copy_repository(tmp_path / "clone"), tmp_path / "photographs"
+    shutil.copytree(project / "data/prepared/scenes/images", photographs)
+    rows = (project / "data/prepared/manifest.csv").read_text().splitlines()[1:]
+    lines = [f"{Path(row.split(',')[2]).name},{row.split(',')[5]},{row.split(',')[1]}" for row in rows]
+    (photographs / "labels.csv").write_text(
+        "\ufeffimage,labels,split\r\n" + "\r\n".join(lines) + "\r\n", encoding="utf-8"
+    )
+    text = (folder / "params.yaml").read_text()
+    changes = {"name: scenes ": "name: folder ", "root: none ": f"root: {photographs} ", "gallery: 12": "gallery: 2"}
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new, 1)
+    epochs = "    epochs: preset "
+    assert text.count(epochs) == 4
+    before, localizer, after = re.split(r"(?=# --- train_localizer)|(?=# --- extract_cams)", text)
+    text = before.replace(epochs, "    epochs: 1 ") + localizer + after.replace(epochs, "    epochs: 1 ")
+    (folder / "params.yaml").write_text(text)
+    for name in ("configure", "prepare_data", *AFTER_PREPARE):
+        stage(folder, name)
+    for name in ARTEFACTS:
+        stage(folder, "evaluate", name)
+        found = metrics(folder, name)
+        assert found["images"] == 0 and found["protocol"]["masks_given"] is False and "miou" not in found
+        assert 0 <= found["coverage"]["foreground"] <= 1
+    for name in ("rules", "localizer"):
+        stage(folder, "evaluate", name)
+    stage(folder, "report")
+    assert "no masks" in (folder / "metrics/report/index.html").read_text().lower()
