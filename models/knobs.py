@@ -1,0 +1,98 @@
+"""Knobs: values that a user may set, each declared once, beside the code that reads it.
+
+A group of knobs is a class below `Knobs`; a knob is a field with its type and bound, and `knob(...)` gives its published
+default, its meaning and where the default comes from. Modules that declare knobs import neither PyTorch nor files, so
+that a configuration is checked in no time.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+
+class Knobs(BaseModel):
+    """A checked, immutable group of knobs: no unknown keys, no silent conversion, no NaN."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def knob(default: Any, meaning: str, source: str = "") -> Any:
+    """The declaration of a knob.
+
+    Args:
+        default: its value where neither the user nor a preset gives one; `...` for knobs that always need one.
+        meaning: what it does, and what its words mean.
+        source: where the default comes from: `published`, `released` or `reconstructed`, and whose it is.
+    """
+    return Field(default, description=meaning, json_schema_extra={"source": source} if source else None)
+
+
+def _none_word(value: Any) -> Any:
+    """The word none, in any case, and YAML's null are the same value."""
+    return None if isinstance(value, str) and value.strip().lower() == "none" else value
+
+
+def _no_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("a truth value is not a number")
+    return value
+
+
+Maybe = BeforeValidator(_none_word)
+Number = BeforeValidator(_no_bool)
+Seed = Annotated[int, Number, Field(ge=0, lt=2**31)]
+Share = Annotated[float, Number, Field(ge=0, le=1)]
+Fraction = Annotated[float, Number, Field(ge=0, lt=1)]
+Positive = Annotated[float, Number, Field(gt=0)]
+NonNegative = Annotated[float, Number, Field(ge=0)]
+Count = Annotated[int, Number, Field(ge=1)]
+Index = Annotated[int, Number, Field(ge=0)]
+Name = Annotated[str, Field(min_length=1)]
+Side = Annotated[int, Number, Field(ge=32, le=4096)]
+WorkingSide = Annotated[int, Number, Field(ge=64)]
+Pair = Annotated[list[Count], Field(min_length=2, max_length=2)]
+Shares = Annotated[list[Share], Field(min_length=2, max_length=2)]
+Scales = Annotated[list[Annotated[float, Number, Field(ge=0.1, le=4)]], Field(min_length=1, max_length=12)]
+Dilations = Annotated[list[Count], Field(min_length=1, max_length=12)]
+Radius = Annotated[int, Number, Field(ge=2, le=16)]
+Kernels = Literal["psa", "irn", "deeplab", "toco_seg", "toco_cam", "afa"]
+"""Names of the published settings of the dense CRF."""
+
+WEIGHTS = "initial weights: imagenet, none, or the path of a state dict (.pth, .safetensors)"
+
+
+class Rates(Knobs):
+    """SGD or AdamW with a linear rise and the polynomial schedule."""
+
+    optimiser: Literal["sgd", "adamw"] = knob("sgd", "which optimiser")
+    lr: Positive = knob(..., "first learning rate of the network before its head")
+    head_lr_factor: Positive = knob(..., "the head learns this many times faster")
+    momentum: Fraction = knob(..., "of sgd; adamw has none")
+    weight_decay: NonNegative = knob(..., "of every weight that learns")
+    warm_up: Fraction = knob(0.0, "share of all steps in which lr first rises from nearly 0")
+    poly_power: NonNegative = knob(..., "lr falls with (1 - step / steps) to this power; 0: constant")
+
+
+class Optimisation(Rates):
+    """How long and at what rates a stage trains."""
+
+    epochs: Count = knob(..., "passes over the training images")
+    batch: Count = knob(..., "images per step, over all processes")
+
+
+class Augmentation(Knobs):
+    """Random resizing, mirroring, recolouring and cropping of training images."""
+
+    long_side: Pair = knob(..., "smallest and largest longer side, drawn for each view")
+    colour_jitter: Share = knob(
+        0.0, "brightness, contrast, saturation change by up to this share, hue by a third of it; 0: none"
+    )
+    crop: Annotated[int, Number, Field(ge=32, le=2048)] = knob(..., "side of the square crop")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Augmentation:
+        if self.long_side[0] > self.long_side[1]:
+            raise ValueError(f"long_side is a pair smallest, largest; got {self.long_side}")
+        return self
