@@ -1,15 +1,25 @@
 """Knobs: values that a user may set, each declared once, beside the code that reads it.
 
-A group of knobs is a class below `Knobs`; a knob is a field with its type and bound, and `knob(...)` gives its published
-default, its meaning and where the default comes from. Modules that declare knobs import neither PyTorch nor files, so
-that a configuration is checked in no time.
+A group of knobs is a class below `Knobs`. A knob is a field with its type and bound; `knob(...)` gives its published
+default, its meaning, and where the default comes from. Modules that declare knobs import no PyTorch, so that a
+configuration is checked in no time.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    model_validator,
+)
+from pydantic_core import core_schema
 
 
 class Knobs(BaseModel):
@@ -96,3 +106,36 @@ class Augmentation(Knobs):
         if self.long_side[0] > self.long_side[1]:
             raise ValueError(f"long_side is a pair smallest, largest; got {self.long_side}")
         return self
+
+
+class OneOf:
+    """A bound for words: one of some names, such as the keys of a table in `models.registry`."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.names = tuple(names)
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        """Check after the type."""
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """The names, for `make knobs`."""
+        return {"enum": list(self.names)}
+
+    def _check(self, value: str) -> str:
+        if value not in self.names:
+            raise ValueError(f"allowed are {', '.join(self.names)}")
+        return value
+
+
+class MethodKnobs(Knobs):
+    """The group of a second training's own knobs."""
+
+    def check_training(self, optimisation: Optimisation, augmentation: Augmentation) -> None:
+        """Compare these knobs with the training's common ones.
+
+        Raises:
+            ValueError: they contradict each other.
+        """

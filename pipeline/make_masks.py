@@ -8,31 +8,37 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config.params import MakeMasksConfig, Runtime, stage_config
+from pipeline.config.masks import BackgroundThreshold, MasksKnobs
 from pipeline.data.dataset import read_photograph
 from pipeline.data.images import resize_image, resize_labels, scaled_size
 from pipeline.data.manifest import Record, load_manifest
 from pipeline.data.masks import IGNORE, write_mask
-from pipeline.maps.background import Maps, Rule, confident_channels, labels_of_channels, with_background
+from pipeline.maps.background import Maps, Threshold, confident_channels, labels_of_channels, with_background
 from pipeline.maps.crf import crf_channels
 from pipeline.maps.store import fused_maps, read_entry
 from pipeline.run.files import new_folder
 from pipeline.run.pool import map_photographs
-from pipeline.run.stage import run_stage
+from pipeline.run.stage import run_light_stage
+from pipeline.run.told import Runtime, Told, told
 
 INPUT, OUTPUT = Path("data/refined"), Path("data/masks")
 
 Labels = NDArray[np.uint8]
 
 
-def main() -> None:
+class MakeMasksConfig(MasksKnobs, Told):
+    """What make_masks is told."""
+
+    bg_thresh: BackgroundThreshold
+
+
+def main(runtime: Runtime) -> None:
     """Make the mask of every training photograph."""
-    config = stage_config("make_masks", MakeMasksConfig)
-    root = Path(str(stage_config("runtime", Runtime).root))
+    config = told("make_masks", MakeMasksConfig)
     records = load_manifest().split("train").records
     with new_folder(OUTPUT) as output:
-        job = partial(make_mask, config=config, root=root, output=output)
-        used = set().union(*map_photographs(job, INPUT, records, "masks"))
+        job = partial(make_mask, config=config, root=runtime.folder, output=output)
+        used = set().union(*map_photographs(job, INPUT, records, "masks", runtime.workers))
     if not used - {0, IGNORE}:
         print(f"WARNING: every mask is background only (bg_thresh = {config.bg_thresh}); lower it")
 
@@ -68,11 +74,11 @@ def mask_channels(image: Labels, maps: Maps, background: Maps | None, config: Ma
 
     Source: released code of IRN (`step/cam_to_ir_label.py`) for the pair; AMN and TransCAM alike.
     """
-    rules: list[Rule] = [*config.confidence_pair] if config.confidence_pair else [config.bg_thresh]
-    scores = [with_background(maps, rule, background) for rule in rules]
+    thresholds: list[Threshold] = [*config.confidence_pair] if config.confidence_pair else [config.bg_thresh]
+    scores = [with_background(maps, threshold, background) for threshold in thresholds]
     channels = crf_channels(image, scores, config.crf, config.crf_unary, config.unary_labels)
     return channels[0] if len(channels) == 1 else confident_channels(*channels)
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_light_stage(main)

@@ -9,33 +9,32 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 from tqdm import tqdm
 
-from pipeline.config.params import PrepareDataConfig, Runtime, stage_config
 from pipeline.data.images import read_image
 from pipeline.data.manifest import PREPARED, Manifest, Record, save_ground_truth, save_manifest
-from pipeline.data.sources import SOURCES
-from pipeline.data.sources.source import SPLITS, Source, data_root
+from pipeline.data.sources.source import SPLITS, PrepareDataConfig, Source, data_root
 from pipeline.run.errors import UserError, listed
 from pipeline.run.files import inside, sha256, write_json
-from pipeline.run.stage import run_stage
+from pipeline.run.stage import run_light_stage
+from pipeline.run.told import Runtime, told
 
 MOST_CLASSES = 254  # masks are 8 bits: 0 is background, 255 is ignored
 
 
-def main() -> None:
+def main(runtime: Runtime) -> None:
     """Read the source, check every image, write manifest, classes, paths of masks, and notes.
 
     Raises:
         UserError: listing all that is wrong with the data.
     """
-    config = stage_config("prepare_data", PrepareDataConfig)
-    workers = stage_config("runtime", Runtime).workers
-    source, root = SOURCES[config.name](config), data_root(config)
+    config = told("prepare_data", PrepareDataConfig)
+    source, root = import_module(f"pipeline.data.sources.{config.name}").read(config), data_root(config)
     records = [record for split in SPLITS for record in source.records if record.split == split]
-    checked, problems = check_images(root, records, config.max_megapixels, workers)
+    checked, problems = check_images(root, records, config.max_megapixels, runtime.workers)
     problems = [*source.problems, *problems, *_stray_masks(root, source)]
     problems = problems or _unusable(records, source.classes)
     if problems:
@@ -123,4 +122,4 @@ def _notes(manifest: Manifest) -> list[str]:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_light_stage(main)

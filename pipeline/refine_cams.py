@@ -15,52 +15,48 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from models.affinity.networks import AFFINITY_NETWORKS, BoundaryAffinity, FeatureAffinity
+from models.affinity.task import AffinityNetwork
+from models.refine.knobs import NEEDS, RefineKnobs
 from models.refine.par import PAR
 from models.refine.walk import irn_walk, psa_walk
-from pipeline.config.params import Refine, stage_config
 from pipeline.data.dataset import Photographs, resized_view
 from pipeline.data.images import SMALLEST_SIDE, scaled_size
-from pipeline.data.manifest import Record, load_manifest, same_size_batches
+from pipeline.data.manifest import load_manifest, same_size_batches
 from pipeline.maps.store import CamEntry, fused_maps, grid_extent, read_shard, shard_path, shards, write_shard
 from pipeline.run.errors import UserError
 from pipeline.run.files import new_folder, read_json
 from pipeline.run.resume import resume_folder
-from pipeline.run.runtime import barrier, pick_device, rank, world_size
+from pipeline.run.runtime import Machine, barrier, rank, world_size
+from pipeline.run.told import Told, told
 from pipeline.run.stage import run_distributed_stage
-from pipeline.training.loop import autocast
 from pipeline.training.weights import load_network
 
 SEEDS, AFFINITY, OUTPUT = Path("data/seeds"), Path("data/affinity"), Path("data/refined")
-NEEDS = {"psa_walk": "affinitynet", "irn_walk": "irn"}
-
 PIXELS = ((0.0,) * 3, (1.0,) * 3)  # a normalisation that leaves colours in [0, 1]
 
-Network = FeatureAffinity | BoundaryAffinity
+class RefineCamsConfig(RefineKnobs, Told):
+    """What refine_cams is told."""
 
 
-def main() -> None:
+def main(machine: Machine) -> None:
     """Apply the rule of the method to every shard that is not there yet, then put all of them into place."""
-    config = stage_config("refine_cams", Refine)
-    if config.rule == "none":
+    config = told("refine_cams", RefineCamsConfig)
+    if config.rule not in RULES:
         if rank() == 0:
             with new_folder(OUTPUT) as output:
                 for shard in shards(SEEDS):
                     shutil.copyfile(shard, output / shard.name)
         return
-    network = None if config.rule == "par" else load_affinity(config.rule)
-    photographs = Photographs(load_manifest().split("train"))
-    records = {record.id: record for record in photographs.records}
+    network = load_affinity(config.rule, machine) if config.rule in NEEDS else None
+    photographs = Photographs(load_manifest().split("train"), machine.root)
     with resume_folder("refine_cams", config, [SEEDS, AFFINITY]) as folder:
         sources = shards(SEEDS)
         for number in range(rank(), len(sources), world_size()):
             if not (path := shard_path(folder, number)).exists():
                 entries = {entry.id: entry for entry in read_shard(sources[number])}
                 title = f"{config.rule}, shard {number + 1} of {len(sources)}"
-                walked = refined_entries(
-                    network, photographs, entries, [records[name] for name in entries], config, title
-                )
-                write_shard(path, walked, config.model_dump())
+                refined = refined_entries(network, photographs, entries, config, machine, title)
+                write_shard(path, refined, config.model_dump(exclude={"code"}))
         barrier()
         if rank() == 0:
             with new_folder(OUTPUT) as output:
@@ -68,7 +64,7 @@ def main() -> None:
                     shutil.copyfile(shard_path(folder, number), shard_path(output, number))
 
 
-def load_affinity(rule: str) -> Network:
+def load_affinity(rule: str, machine: Machine) -> AffinityNetwork:
     """The trained affinity network that a rule walks on.
 
     Raises:
@@ -77,16 +73,17 @@ def load_affinity(rule: str) -> Network:
     trained = read_json(AFFINITY / "network.json", "train_affinity")["network"]
     if trained != NEEDS[rule]:
         raise UserError(f"refine.rule = {rule} needs affinity.network = {NEEDS[rule]}, but it is {trained}; set it")
-    network = load_network(AFFINITY, AFFINITY_NETWORKS, "train_affinity")
-    return network.to(pick_device(), memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    network = load_network(AFFINITY, "train_affinity")
+    placed: AffinityNetwork = network.to(machine.device, memory_format=torch.channels_last).eval()
+    return placed
 
 
 def refined_entries(
-    network: Network | None,
+    network: AffinityNetwork | None,
     photographs: Photographs,
     entries: dict[str, CamEntry],
-    records: Sequence[Record],
-    config: Refine,
+    config: RefineKnobs,
+    machine: Machine,
     title: str,
 ) -> list[CamEntry]:
     """The refined maps of some photographs, in their order; photographs of equal size share a batch.
@@ -94,21 +91,17 @@ def refined_entries(
     Without a network the photographs themselves refine them.
     """
     normalisation = PIXELS if network is None else (network.backbone.mean, network.backbone.std)
+    records = [record for record in photographs.records if record.id in entries]
     done: dict[str, CamEntry] = {}
     with tqdm(total=len(records), desc=title, disable=None) as progress:
         for batch in same_size_batches(records, config.batch):
             images = [photographs.read(record) for record in batch]
             size = scaled_size(batch[0].size, config.long_side, SMALLEST_SIDE)
-            views = torch.stack([resized_view(image, size, normalisation) for image in images]).to(pick_device())
+            views = torch.stack([resized_view(image, size, normalisation) for image in images]).to(machine.device)
             some = [entries[record.id] for record in batch]
-            if network is None:
-                refined = par_entries(views, some, config)
-            else:
-                walk = psa_entries if isinstance(network, FeatureAffinity) else irn_entries
-                refined = walk(network, views, some, config)
-            done |= {entry.id: entry for entry in refined}
+            done |= {entry.id: entry for entry in RULES[config.rule](network, views, some, config, machine)}
             progress.update(len(batch))
-    return [done[record.id] for record in records]
+    return [done[name] for name in entries]
 
 
 def class_stack(entries: Sequence[CamEntry], size: tuple[int, int], device: torch.device) -> Tensor:
@@ -123,12 +116,15 @@ def class_stack(entries: Sequence[CamEntry], size: tuple[int, int], device: torc
     return stack.to(device)
 
 
-def psa_entries(network: Network, views: Tensor, entries: Sequence[CamEntry], config: Refine) -> list[CamEntry]:
+def psa_entries(
+    network: AffinityNetwork | None, views: Tensor, entries: Sequence[CamEntry], config: RefineKnobs, machine: Machine
+) -> list[CamEntry]:
     """AffinityNet's walk of classes and background; the walked background competes, as in the released code."""
-    with autocast(views.device):
+    assert network is not None, "psa_walk runs on AffinityNet's affinities"
+    with machine.autocast():
         affinity, _ = network.affinity(views, config.radius, config.border)
     size = (views.shape[2], views.shape[3])
-    walked, _ = psa_walk(
+    walked = psa_walk(
         class_stack(entries, size, views.device),
         affinity,
         radius=config.radius,
@@ -145,9 +141,12 @@ def psa_entries(network: Network, views: Tensor, entries: Sequence[CamEntry], co
     ]
 
 
-def irn_entries(network: Network, views: Tensor, entries: Sequence[CamEntry], config: Refine) -> list[CamEntry]:
+def irn_entries(
+    network: AffinityNetwork | None, views: Tensor, entries: Sequence[CamEntry], config: RefineKnobs, machine: Machine
+) -> list[CamEntry]:
     """IRN's walk of the classes away from boundaries, divided by the image's maximum."""
-    with autocast(views.device):
+    assert network is not None, "irn_walk runs on IRN's boundaries"
+    with machine.autocast():
         affinity, boundary = network.affinity(views, config.radius, config.border)
     assert boundary is not None, "irn_walk runs on a network with boundaries"
     size, grid = (views.shape[2], views.shape[3]), (boundary.shape[1], boundary.shape[2])
@@ -166,7 +165,9 @@ def irn_entries(network: Network, views: Tensor, entries: Sequence[CamEntry], co
     return [walked_entry(entry, size, maps, network.stride) for entry, maps in zip(entries, scores, strict=True)]
 
 
-def par_entries(views: Tensor, entries: Sequence[CamEntry], config: Refine) -> list[CamEntry]:
+def par_entries(
+    network: AffinityNetwork | None, views: Tensor, entries: Sequence[CamEntry], config: RefineKnobs, machine: Machine
+) -> list[CamEntry]:
     """Maps that follow the colours of the photographs (B, 3, H, W) in [0, 1], all in one call.
 
     The maps themselves are refined, so that every background rule can still be applied to them; ToCo's training
@@ -188,6 +189,9 @@ def walked_entry(
     kept = maps[: len(entry.class_ids)]
     behind = () if background is None else (background,)
     return CamEntry(entry.id, entry.size, entry.class_ids, (kept,), (extent,), behind, fusion="scores")
+
+
+RULES = {"psa_walk": psa_entries, "irn_walk": irn_entries, "par": par_entries}
 
 
 if __name__ == "__main__":

@@ -7,55 +7,53 @@ neighbours carry the same label. `data/affinity` describes it in `network.json`;
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import torch
-from torch import Tensor, nn
 
-from models.affinity.networks import AFFINITY_NETWORKS, BoundaryAffinity, FeatureAffinity
-from pipeline.config.params import TrainAffinityConfig, stage_config
-from pipeline.data.dataset import MaskedExamples
-from pipeline.data.manifest import PREPARED, load_manifest
+from models.affinity.knobs import AffinityKnobs
+from models.affinity.task import AffinityTask
+from models.build import build
+from models.registry import AFFINITIES, BACKBONES
+from pipeline.data.dataset import LabelledViews
+from pipeline.data.manifest import PREPARED, Manifest, load_manifest
 from pipeline.maps.confident_labels import ConfidencePair, write_labels
 from pipeline.run.files import new_folder, write_json
 from pipeline.run.resume import resume_folder
-from pipeline.run.runtime import barrier, derived_seed, rank
+from pipeline.run.runtime import Machine, barrier, derived_seed, rank
 from pipeline.run.stage import run_distributed_stage
-from pipeline.scoring.charts import save_history, save_table
-from pipeline.training.loop import Batch, fit
+from pipeline.run.told import Seeded, told
+from pipeline.scoring.charts import save_history
+from pipeline.training.loop import fit
 from pipeline.training.weights import load_initial, save_network
 
 SEEDS, OUTPUT, PLOTS = Path("data/seeds"), Path("data/affinity"), Path("metrics/plots/affinity")
 
 
-def main() -> None:
+class TrainAffinityConfig(AffinityKnobs, Seeded):
+    """What train_affinity is told."""
+
+
+def main(machine: Machine) -> None:
     """Make the confident labels and train, or continue; nothing where the method has no affinity."""
-    config = stage_config("train_affinity", TrainAffinityConfig)
-    if config.network == "none":
+    config = told("train_affinity", TrainAffinityConfig)
+    if config.network not in AFFINITIES:
         if rank() == 0:
             with new_folder(OUTPUT) as output, new_folder(PLOTS) as plots:
                 write_json(output / "network.json", {"network": "none"})
-                save_table(plots / "history.csv", {"epoch": [], "lr": [], "loss": []})
+                save_history(plots, [])
         return
     manifest = load_manifest().split("train")
     with resume_folder("train_affinity", config, [PREPARED / "manifest.csv", SEEDS]) as folder:
-        labels = folder / "labels"
-        if rank() == 0:
-            kind: Literal["alphas", "thresholds"] = "alphas" if config.network == "affinitynet" else "thresholds"
-            first, second = config.confidence_pair
-            pair = ConfidencePair(kind, (first, second), config.crf, config.max_side)
-            write_labels(manifest, SEEDS, pair, labels)
-        barrier()
+        labels = confident_labels(config, manifest, folder, machine)
         torch.manual_seed(derived_seed("affinity", config.seed))
         description = {"network": config.network, "backbone": config.backbone, "reading": config.reading}
-        network = AFFINITY_NETWORKS[config.network](config.backbone, config.reading)
-        load_initial(network.backbone, config.backbone, config.weights)
+        network = build(description)
+        load_initial(network.backbone, config.backbone, config.weights, BACKBONES[config.backbone].imagenet)
         normalisation = (network.backbone.mean, network.backbone.std)
-        examples = MaskedExamples(manifest, labels, config.augmentation, normalisation)
-        objective = partial(pair_objective, network, config.radius)
-        history = fit(network, network.head, objective, examples, config.optimisation, config.seed, folder)
+        views = LabelledViews(manifest, machine.root, config.augmentation, normalisation, labels)
+        task = AffinityTask(network, config.optimisation, config.radius)
+        history = fit(task, views, config.optimisation, config.seed, folder, machine)
         if rank() == 0:
             with new_folder(OUTPUT) as output:
                 save_network(output, network, description)
@@ -63,11 +61,15 @@ def main() -> None:
                 save_history(plots, history)
 
 
-def pair_objective(
-    network: FeatureAffinity | BoundaryAffinity, radius: int, trained: nn.Module, batch: Batch
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Loss of the pairs of a batch; `trained` is the network, perhaps wrapped for several processes."""
-    return network.loss(trained(batch["image"]), batch["labels"], radius)
+def confident_labels(config: TrainAffinityConfig, manifest: Manifest, folder: Path, machine: Machine) -> Path:
+    """The folder with the confident labels of every photograph, made where they are missing."""
+    labels = folder / "labels"
+    if rank() == 0:
+        first, second = config.confidence_pair
+        pair = ConfidencePair(AFFINITIES[config.network].labels, (first, second), config.crf, config.max_side)
+        write_labels(manifest, SEEDS, pair, labels, machine.root, machine.workers)
+    barrier()
+    return labels
 
 
 if __name__ == "__main__":

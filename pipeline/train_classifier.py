@@ -36,28 +36,32 @@ OUTPUT, METRICS, PLOTS = (
 )
 
 
-def main() -> None:
+class TrainClassifierConfig(ClassifierKnobs, Seeded):
+    """What train_classifier is told."""
+
+
+def main(machine: Machine) -> None:
     """Train, or continue training, and score the tags of the validation split."""
-    config = stage_config("train_classifier", TrainClassifierConfig)
+    config = told("train_classifier", TrainClassifierConfig)
     manifest = load_manifest()
-    if config.network == "none":
+    if config.network not in CLASSIFIERS:
         if rank() == 0:
-            write_no_classifier()
+            write_no_classifier(config.code)
         return
     description = classifier_description(config.network, len(manifest.classes), config.dropout)
     with resume_folder("train_classifier", config, [PREPARED / "manifest.csv", PREPARED / "classes.json"]) as folder:
         torch.manual_seed(derived_seed("classifier", config.seed))
-        network = build_classifier(description)
-        load_initial(network.backbone, config.network, config.weights, load_backbone)
+        network = build(description)
+        load_initial(network, config.network, config.weights, CLASSIFIERS[config.network].imagenet)
         normalisation = (network.backbone.mean, network.backbone.std)
-        examples = TaggedExamples(manifest.split("train"), config.augmentation, normalisation)
-        history = fit(network, network.head, objective, examples, config.optimisation, config.seed, folder)
+        views = TaggedViews(manifest.split("train"), machine.root, config.augmentation, normalisation)
+        task = ClassifierTask(network, config.optimisation)
+        history = fit(task, views, config.optimisation, config.seed, folder, machine)
         if rank() == 0:
-            scores = tag_scores(network, manifest, sum(config.augmentation.long_side) / 2)
             with new_folder(OUTPUT) as output:
                 save_network(output, network, description)
             save_history(PLOTS, history)
-            write_json(METRICS, scores)
+            write_scores(network, manifest, config, machine)
 
 
 def write_no_classifier() -> None:
@@ -67,11 +71,6 @@ def write_no_classifier() -> None:
     with new_folder(PLOTS) as plots:
         save_history(plots, [])
     write_json(METRICS, {"per_class": {}, "classes_scored": 0, "images": 0, "protocol": {"network": "none"}})
-
-
-def objective(network: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-    """Loss of the tags; no further terms to log."""
-    return tag_loss(network(batch["image"]), batch["tags"]), {}
 
 
 @torch.inference_mode()

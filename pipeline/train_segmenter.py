@@ -38,16 +38,20 @@ OUTPUT, PLOTS = Path("data/segmenter"), Path("metrics/plots/segmenter_training")
 NETWORK = ("network.json", "weights.safetensors")
 
 
-def main() -> None:
+class TrainSegmenterConfig(SegmenterKnobs, Seeded):
+    """What train_segmenter is told."""
+
+
+def main(machine: Machine) -> None:
     """Train, or continue training, and predict."""
-    config = stage_config("train_segmenter", TrainSegmenterConfig)
+    config = told("train_segmenter", TrainSegmenterConfig)
     manifest = load_manifest()
-    learned = config.network == "localizer"
-    inputs = [PREPARED / "manifest.csv", *([LOCALIZER / name for name in NETWORK] if learned else [MASKS])]
+    own = config.network in SEGMENTERS
+    inputs = [PREPARED / "manifest.csv", *([MASKS] if own else [LOCALIZER / name for name in NETWORK])]
     with resume_folder("train_segmenter", config, inputs) as folder:
-        history = (take_localizer if learned else train)(manifest, config, folder)
+        history = train(manifest, config, folder, machine) if own else take_localizer(folder)
         predictions = folder / "predictions"
-        predict_split(load_segmenter(folder / "network"), manifest.split("val"), config, predictions)
+        predict_split(load_segmenter(folder / "network", machine), manifest.split("val"), config, predictions, machine)
         barrier()
         if rank() == 0:
             with new_folder(OUTPUT) as output:
@@ -57,31 +61,25 @@ def main() -> None:
                 save_history(plots, history)
 
 
-def train(manifest: Manifest, config: TrainSegmenterConfig, folder: Path) -> History:
+def train(manifest: Manifest, config: TrainSegmenterConfig, folder: Path, machine: Machine) -> History:
     """Train on the masks; the network goes into `<folder>/network`."""
     check_masks(manifest.split("train"))
-    labels = len(manifest.classes) + 1
+    description = {"network": config.network, "labels": len(manifest.classes) + 1}
     torch.manual_seed(derived_seed("segmenter", config.seed))
-    network = SEGMENTERS[config.network](labels)
-    load_initial(network.backbone, config.network, config.weights)
+    network = build(description)
+    load_initial(network, config.network, config.weights, SEGMENTERS[config.network].imagenet)
     normalisation = (network.mean, network.std)
-    examples = MaskedExamples(manifest.split("train"), MASKS, config.augmentation, normalisation)
-    history = fit(network, network.head, objective, examples, config.optimisation, config.seed, folder)
+    views = LabelledViews(manifest.split("train"), machine.root, config.augmentation, normalisation, MASKS)
+    task = SegmenterTask(network, config.optimisation)
+    history = fit(task, views, config.optimisation, config.seed, folder, machine)
     if rank() == 0:
-        save_network(folder / "network", network, {"network": config.network, "labels": labels})
+        save_network(folder / "network", network, description)
     barrier()
     return history
 
 
-def take_localizer(manifest: Manifest, config: TrainSegmenterConfig, folder: Path) -> History:
-    """Put the localizer into `<folder>/network`; nothing is trained.
-
-    Raises:
-        UserError: the localizer does not segment.
-    """
-    trained = read_json(LOCALIZER / "network.json", "train_localizer")["network"]
-    if trained != "toco":
-        raise UserError(f"segmenter.network = localizer needs localizer.rule = toco, but the localizer is {trained}")
+def take_localizer(folder: Path) -> History:
+    """Put the localizer into `<folder>/network`; nothing is trained."""
     if rank() == 0:
         with new_folder(folder / "network") as output:
             for name in NETWORK:
@@ -90,13 +88,22 @@ def take_localizer(manifest: Manifest, config: TrainSegmenterConfig, folder: Pat
     return []
 
 
-def load_segmenter(folder: Path) -> Segmenter:
-    """The network of this stage, on its device and ready to predict."""
-    builders: dict[str, Callable[..., nn.Module]] = {**SEGMENTERS, "toco": ToCoNetwork}
-    network = load_network(folder, builders, "train_segmenter")
-    segmenter = ToCoSegmenter(network) if isinstance(network, ToCoNetwork) else network
-    assert isinstance(segmenter, Segmenter)
-    return segmenter.to(pick_device(), memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+def load_segmenter(folder: Path, machine: Machine) -> Segmenter:
+    """The network of this stage, on its device and ready to predict.
+
+    Raises:
+        UserError: it is a localizer that does not segment.
+    """
+    network = load_network(folder, "train_segmenter")
+    segmenter = network if isinstance(network, Segmenter) else network.segmenter()
+    if segmenter is None:
+        trained = read_json(folder / "network.json", "train_segmenter")["network"]
+        raise UserError(
+            f"segmenter.network = localizer needs a localizer that segments, but {trained} does not; choose another "
+            "segmenter.network"
+        )
+    placed: Segmenter = segmenter.to(machine.device, memory_format=torch.channels_last).eval()
+    return placed
 
 
 def check_masks(manifest: Manifest) -> None:
@@ -115,33 +122,29 @@ def check_masks(manifest: Manifest) -> None:
     )
 
 
-def objective(network: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-    """Cross entropy over the pixels that are not ignored; no further terms to log."""
-    return pixel_loss(network(batch["image"]).float(), batch["labels"]), {}
-
-
-def predict_split(network: Segmenter, manifest: Manifest, config: TrainSegmenterConfig, output: Path) -> None:
+def predict_split(
+    network: Segmenter, manifest: Manifest, config: TrainSegmenterConfig, output: Path, machine: Machine
+) -> None:
     """Write the prediction of every photograph of a split that is not there yet; tags are not used."""
-    photographs = Photographs(manifest)
+    photographs = Photographs(manifest, machine.root)
     mine = manifest.records[rank() :: world_size()]
     for record in tqdm(mine, desc="predictions", disable=None):
         if not (path := output / f"{record.id}.png").exists():
-            write_mask(path, predicted_labels(network, photographs, record, config))
+            write_mask(path, predicted_labels(network, photographs, record, config, machine))
 
 
 def predicted_labels(
-    network: Segmenter, photographs: Photographs, record: Record, config: TrainSegmenterConfig
+    network: Segmenter, photographs: Photographs, record: Record, config: TrainSegmenterConfig, machine: Machine
 ) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
     """The prediction (H, W) for one photograph: several scales, mirror images, CRF where the knob says so."""
-    device = pick_device()
     image = photographs.read(record)
     height, width = scaled_size(record.size, config.test_long_side)
     views = []
     for scale in config.test_scales:
         size = scaled_size((height, width), max(height, width) * scale, SMALLEST_SIDE)
-        view = resized_view(image, size, (network.mean, network.std)).to(device)
+        view = resized_view(image, size, (network.mean, network.std)).to(machine.device)
         views.append(view)
-    with autocast(device):
+    with machine.autocast():
         probabilities = predict(network, views, record.size).float().cpu().numpy()
     if config.test_crf is None:
         return hard_channels(probabilities)

@@ -1,17 +1,18 @@
 """AffinityNet: features whose distance says whether two neighbouring cells belong together."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from models.affinity.pairs import Neighbourhood, PairMasks
-from models.networks.resnet38 import ResNet38
-
-Reading = Literal["released", "published"]
+from models.affinity.knobs import Reading
+from models.affinity.pairs import MAX_LABELS, Border, Neighbourhood, PairMasks, pair_masks, reduce_label
+from models.build import trunk
 
 # Widths of the three projections, and weights of the three loss terms (background, foreground, negative).
 WIDTHS: dict[Reading, tuple[int, ...]] = {"released": (64, 128, 256), "published": (128, 256, 512)}
@@ -29,36 +30,6 @@ class AffinityLoss(NamedTuple):
     bg: Tensor
     fg: Tensor
     neg: Tensor
-
-
-class ResNet38Affinity(ResNet38):
-    """AffinityNet on the wide ResNet-38, with the parameter names of the released network.
-
-    Args:
-        reading: widths of the projections; `released` 64/128/256, `published` 128/256/512.
-
-    Source: Ahn & Kwak, CVPR 2018, section 3.2 and figure 3; released PSA code.
-    """
-
-    def __init__(self, reading: Reading = "released") -> None:
-        super().__init__()
-        third, fourth, fifth = WIDTHS[reading]
-        self.f8_3 = nn.Conv2d(512, third, 1, bias=False)
-        self.f8_4 = nn.Conv2d(1024, fourth, 1, bias=False)
-        self.f8_5 = nn.Conv2d(4096, fifth, 1, bias=False)
-        total = third + fourth + fifth
-        self.f9 = nn.Conv2d(total, total, 1, bias=False)
-        _initialise([self.f8_3, self.f8_4, self.f8_5], self.f9)
-
-    def concatenated(self, image: Tensor) -> Tensor:
-        """Projected taps side by side: (B, 3, H, W) normalised RGB -> (B, C, ceil(H/8), ceil(W/8))."""
-        taps = self.taps(image)
-        parts = [self.f8_3(taps.conv4), self.f8_4(taps.conv5), self.f8_5(taps.conv6)]
-        return torch.cat([F.elu(part) for part in parts], 1)
-
-    def forward(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) normalised RGB -> affinity feature (B, C, ceil(H/8), ceil(W/8))."""
-        return F.elu(self.f9(self.concatenated(image)))
 
 
 class AffinityNet(nn.Module):
@@ -190,3 +161,44 @@ def affinity_loss(
     terms = [(value * mask).sum() / (mask.sum() + _EPSILON) for value, mask in labelled]
     total = sum((w * term for w, term in zip(weights, terms, strict=True)), start=affinity.new_zeros(()))
     return AffinityLoss(total, *terms)
+
+
+class FeatureAffinity(nn.Module):
+    """AffinityNet: features at stride 8 whose distance is the affinity.
+
+    The backbone learns too. On ResNet-38 the three taps of the paper are used; on other trunks the last stage of
+    each stride from 8 on, brought to the grid of stride 8 (`reconstructed`).
+
+    Source: Ahn & Kwak, CVPR 2018, section 3.2.
+    """
+
+    stride = 8
+
+    def __init__(self, backbone: str, reading: Reading = "released") -> None:
+        super().__init__()
+        self.backbone, self.reading = trunk(backbone), reading
+        self.taps = [number for number, stride in enumerate(self.backbone.strides) if stride >= self.stride][:2]
+        self.taps.append(len(self.backbone.strides) - 1)
+        channels = [self.backbone.channels[tap] for tap in self.taps]
+        self.head = AffinityNet(channels, WIDTHS[reading], group_norm=backbone != "resnet38")
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised images (B, 3, H, W) to features (B, C, ceil(H / 8), ceil(W / 8))."""
+        maps = self.backbone(images)
+        grid = (-(-images.shape[2] // self.stride), -(-images.shape[3] // self.stride))
+        return self.head([maps[tap] for tap in self.taps], grid)
+
+    def loss(self, features: Tensor, labels: Tensor, radius: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """The three-term loss of confident labels (B, H, W), and its terms.
+
+        Source: Ahn & Kwak, CVPR 2018, eq. 5-7; pairs with the border rule of the released code.
+        """
+        hood = Neighbourhood(radius, "psa")
+        masks = pair_masks(reduce_label(labels, self.stride), hood, MAX_LABELS)
+        terms = affinity_loss(feature_affinity(features, hood, self.reading), masks, LOSS_WEIGHTS[self.reading])
+        return terms.total, {"background": terms.bg, "foreground": terms.fg, "different": terms.neg}
+
+    @torch.inference_mode()
+    def affinity(self, images: Tensor, radius: int, border: Border) -> tuple[Tensor, Tensor | None]:
+        """Affinities (B, offsets, h, w) in [0, 1] for the walk; this network knows no boundary."""
+        return feature_affinity(self(images).float(), Neighbourhood(radius, border), self.reading), None

@@ -4,6 +4,8 @@ The released network has a second branch (displacement fields) for instance mask
 semantic masks and shares only frozen features with this one, so it is left out.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +15,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from models.affinity.affinitynet import AffinityLoss, affinity_loss
-from models.affinity.pairs import Neighbourhood, pair_masks, path_cells, shift
+from models.affinity.knobs import Reading
+from models.affinity.pairs import MAX_LABELS, Border, Neighbourhood, pair_masks, path_cells, reduce_label, shift
+from models.build import trunk
 
 
 class BoundaryBranch(nn.Module):
@@ -126,3 +130,54 @@ def boundary_loss(logits: Tensor, label: Tensor, hood: Neighbourhood, n_classes:
     """
     affinity = path_affinity(torch.sigmoid(logits[:, 0].float()), hood)
     return affinity_loss(affinity, pair_masks(label, hood, n_classes))
+
+
+class BoundaryAffinity(nn.Module):
+    """IRN's boundary branch at stride 4 on a frozen backbone; affinities are 1 - the highest boundary on the way.
+
+    Source: Ahn, Cho & Kwak, CVPR 2019, sections 3.3 and 4.1. The displacement branch does not change semantic masks
+    and is left out.
+    """
+
+    stride = 4
+
+    def __init__(self, backbone: str, reading: Reading = "released") -> None:
+        super().__init__()
+        self.backbone, self.reading = trunk(backbone).requires_grad_(False), reading
+        if self.stride not in self.backbone.strides:
+            raise ValueError(f"{backbone} has no map of stride {self.stride}, which the boundary branch works on")
+        # The last of several equal strides that open the trunk, as in ResNet-50, where two taps have stride 4.
+        grid_tap = max(number for number, stride in enumerate(self.backbone.strides) if stride == self.stride)
+        self.head = BoundaryBranch(self.backbone.channels, grid_tap)
+
+    def train(self, mode: bool = True) -> BoundaryAffinity:
+        """Training mode for the branch alone."""
+        super().train(mode)
+        self.backbone.eval()
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised images (B, 3, H, W) to boundary logits (B, 1, ceil(H / 4), ceil(W / 4))."""
+        with torch.no_grad():
+            maps = self.backbone(images)
+        return self.head(maps)
+
+    def loss(self, logits: Tensor, labels: Tensor, radius: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """The boundary loss of confident labels (B, H, W), and its terms.
+
+        Source: Ahn, Cho & Kwak, CVPR 2019, eq. 4; `released` halves the sum, `published` does not.
+        """
+        labels = reduce_label(labels, self.stride)
+        terms = boundary_loss(logits, labels, Neighbourhood(radius, "psa"), MAX_LABELS)
+        factor = 1.0 if self.reading == "released" else 2.0
+        return factor * terms.total, {"background": terms.bg, "foreground": terms.fg, "different": terms.neg}
+
+    @torch.inference_mode()
+    def affinity(self, images: Tensor, radius: int, border: Border) -> tuple[Tensor, Tensor | None]:
+        """Path affinities (B, offsets, h, w) in [0, 1], and the boundary (B, h, w) in [0, 1].
+
+        The boundary is the sigmoid of the mean logit of each image and its mirror image, as in the released code.
+        """
+        logits = (self(images) + self(images.flip(3)).flip(3)) / 2
+        boundary = logits[:, 0].float().sigmoid()
+        return path_affinity(boundary, Neighbourhood(radius, border)), boundary

@@ -16,6 +16,8 @@ from torch import Tensor
 
 IGNORE = 255
 
+MAX_LABELS = 255  # labels from here on take part in no pair
+
 Border = Literal["psa", "full"]
 Window = tuple[slice, slice]
 

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from models.amn.balanced_seed_loss import AMN_FORM, SeedLossForm, seed_loss
+from models.amn.balanced_seed_loss import balanced_seed_loss
+from models.amn.knobs import SeedLossKnobs
 from models.amn.conditioning import ConditionedHead
 from models.localizer import Activations, Localizer
 from models.maps import EPSILON, place
 from models.networks.attention import Observer
-from models.networks.backbones import BACKBONES, StagedBackbone
+from models.build import trunk
+from models.networks.backbone import StagedBackbone
 
 STEM = ("conv1", "conv_stem", "bn1")
 
@@ -33,7 +35,7 @@ class AmnNetwork(Localizer):
 
     def __init__(self, backbone: str, classes: int) -> None:
         super().__init__()
-        self.backbone = BACKBONES[backbone]()
+        self.backbone = trunk(backbone)
         self.head = ConditionedHead("aspp", self.backbone.channels[-1], classes)
         self.stride = self.backbone.strides[-1]
         if isinstance(self.backbone, StagedBackbone):
@@ -45,9 +47,9 @@ class AmnNetwork(Localizer):
         """Normalised images (B, 3, H, W) and tags (B, classes) to logits (B, 1+classes, ~H / stride, ~W / stride)."""
         return self.head(self.backbone(images)[-1], tags)
 
-    def loss(self, logits: Tensor, labels: Tensor, form: SeedLossForm = AMN_FORM) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, logits: Tensor, labels: Tensor, knobs: SeedLossKnobs) -> tuple[Tensor, dict[str, Tensor]]:
         """The balanced seed loss of labels (B, H, W; 0, 1..C, 255) taken at the logits' grid, and its two sides."""
-        terms = seed_loss(logits, nearest(labels, logits.shape[-2:]), form)
+        terms = balanced_seed_loss(logits, nearest(labels, logits.shape[-2:]), knobs)
         return terms.total, {"background": terms.bg, "foreground": terms.fg}
 
     def activations(self, images: Tensor, tags: Tensor, observers: Sequence[Observer] = ()) -> Activations:

@@ -8,14 +8,16 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.amn.balanced_seed_loss import AMN_FORM, IGNORE, SeedLossForm, seed_loss
+from models.amn.balanced_seed_loss import balanced_seed_loss
+from models.amn.knobs import SeedLossKnobs
+from models.labels import IGNORE
 from models.amn.conditioning import ConditionedHead, HeadKind
 from models.cam.classifier import tag_loss
 from models.localizer import Activations, AttentionClassifier, Localizer
 from models.networks.attention import AttentionCoupling, Observer
-from models.networks.backbones import Backbone
+from models.networks.backbone import Backbone
 from models.networks.conformer import Conformer
-from models.registry import build_classifier
+from models.build import build
 
 _EPSILON = 1e-5
 
@@ -81,7 +83,7 @@ class BaoNetwork(Localizer):
 
     def __init__(self, classifier: Mapping[str, Any], kind: HeadKind = "conv3x3") -> None:
         super().__init__()
-        base = build_classifier(classifier)
+        base = build(classifier)
         if not isinstance(base, AttentionClassifier):
             raise ValueError(f"BAO needs a classifier with attention, not {classifier['network']}")
         self.base = base
@@ -198,7 +200,7 @@ def bao_loss(
     labels: Tensor,
     tags: Tensor,
     pixel_weight: float = 1.0,
-    form: SeedLossForm = AMN_FORM,
+    knobs: SeedLossKnobs = SeedLossKnobs(),
 ) -> BaoLoss:
     """Objective of the online network.
 
@@ -208,10 +210,10 @@ def bao_loss(
         labels: (B, h, w) from `target_labels`, on the same grid.
         tags: (B, C) of 0 and 1.
         pixel_weight: weight of the pixel labels' loss.
-        form: settings of that loss.
+        knobs: of that loss.
 
     Source: BAO, eq. 7 and 8 (`published`); weight 1 and the loss's settings are `released`.
     """
     classification = tag_loss(logits, tags)
-    pixels = seed_loss(activation_map, labels, form)
+    pixels = balanced_seed_loss(activation_map, labels, knobs)
     return BaoLoss(classification + pixel_weight * pixels.total, classification, *pixels)

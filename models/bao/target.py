@@ -11,10 +11,10 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from models.amn.balanced_seed_loss import IGNORE
+from models.labels import IGNORE
 
 Network = TypeVar("Network", bound=nn.Module)
-Buffers = Literal["own", "copy", "ema"]
+Buffers = Literal["own", "copy"]
 
 
 class Update(NamedTuple):
@@ -121,8 +121,7 @@ def update_target(target: nn.Module, online: nn.Module, update: Update, buffers:
         online: a network of the same structure; not changed.
         update: from `TargetSchedule.at`. Sharing copies parameters and buffers, whatever `buffers` says.
         buffers: at `ema`, what happens to buffers such as batch norm's statistics: the target keeps its `own`, which
-            its own forward passes move (`released`), or takes a `copy`, or averages floating ones like parameters
-            and copies the others (`ema`).
+            its own forward passes move (`released`), or takes a `copy`.
 
     Raises:
         ValueError: the networks differ in names, number or shapes of parameters or buffers.
@@ -131,10 +130,9 @@ def update_target(target: nn.Module, online: nn.Module, update: Update, buffers:
         return
     for old, new in _matching(target.named_parameters(), online.named_parameters()):
         _move(old, new, update.momentum)
-    if update.mode == "share" or buffers != "own":
-        averaged = update.mode == "ema" and buffers == "ema"
+    if update.mode == "share" or buffers == "copy":
         for old, new in _matching(target.named_buffers(), online.named_buffers()):
-            _move(old, new, update.momentum if averaged and old.is_floating_point() else 0.0)
+            old.copy_(new)
 
 
 def _matching(
@@ -187,18 +185,17 @@ class RiseSwitch:
     Args:
         window: observations per window; steps per epoch for one decision an epoch.
         patience: windows in a row that must lie above the lowest.
-        margin: how far above, relative to the lowest.
 
     Raises:
-        ValueError: window or patience below 1, or a negative margin.
+        ValueError: window or patience below 1.
     """
 
     STATE = ("switched", "lowest", "rises", "total", "count")
 
-    def __init__(self, window: int, patience: int = 1, margin: float = 0.0) -> None:
-        if window < 1 or patience < 1 or margin < 0:
-            raise ValueError(f"need window and patience >= 1 and margin >= 0, got {window}, {patience}, {margin}")
-        self.window, self.patience, self.margin = window, patience, margin
+    def __init__(self, window: int, patience: int = 1) -> None:
+        if window < 1 or patience < 1:
+            raise ValueError(f"need window and patience >= 1, got {window} and {patience}")
+        self.window, self.patience = window, patience
         self.switched = False
         self.lowest: float | None = None
         self.rises, self.total, self.count = 0, 0.0, 0
@@ -220,7 +217,7 @@ class RiseSwitch:
 
     def _decide(self, mean: float) -> None:
         """Compare a full window with the lowest before it."""
-        if self.lowest is None or mean <= self.lowest * (1 + self.margin):
+        if self.lowest is None or mean <= self.lowest:
             self.rises = 0
         else:
             self.rises += 1

@@ -1,17 +1,14 @@
-"""The second trainings, one for each rule of train_localizer."""
+"""The training of BAO: an online network learns the labels of its target, which follows it."""
 
 from __future__ import annotations
 
-import shutil
-from functools import partial
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
-from models.amn.balanced_seed_loss import IGNORE, SeedLossForm
-from models.amn.network import AmnNetwork, nearest
+from models.bao.knobs import BaoKnobs
 from models.bao.network import BaoNetwork, bao_loss, target_labels
 from models.bao.target import (
     Phase,
@@ -22,167 +19,112 @@ from models.bao.target import (
     target_of,
     update_target,
 )
-from models.registry import CLASSIFIERS
-from pipeline.config.params import TrainLocalizerConfig
-from pipeline.data.dataset import LabelledExamples
-from pipeline.data.manifest import Manifest, load_manifest
-from pipeline.maps.confident_labels import ConfidencePair, write_labels
-from pipeline.maps.extraction import extend_store
-from pipeline.run.errors import UserError
-from pipeline.run.files import new_folder, read_json
-from pipeline.run.runtime import all_mean, barrier, derived_seed, pick_device, rank
-from pipeline.training.loop import Batch, Companion, History, fit
-from pipeline.training.weights import load_initial, load_network, save_network
+from models.labels import IGNORE
+from models.localizer import Localizer
+from models.maps import nearest
+from models.task import Batch, LocalizerTask, Part, Start, Terms
 
-CLASSIFIER = Path("data/classifier")
 SWITCH_PATIENCE = 2  # epochs in a row whose labels must cover more than the least before, to switch by itself
 
 
-def loss_form(config: TrainLocalizerConfig) -> SeedLossForm:
-    """The balanced loss of pixel labels that the knobs describe."""
-    return SeedLossForm(smoothing=config.smoothing, foreground_weight=config.foreground_weight)
+def tasks(start: Start) -> Iterator[LocalizerTask]:
+    """The one training of BAO; with static labels there is no target (the paper's figure 4, AMN)."""
+    knobs = start.knobs("bao", BaoKnobs)
+    online = BaoNetwork(start.classifier, knobs.head)
+    online.base.load_state_dict(start.classifier_state())
+    description = {"network": "bao", "classifier": start.classifier, "kind": knobs.head}
+    kind = StaticTask if knobs.label_source == "static" else SelfTrainingTask
+    yield kind(online, knobs, start, description)
 
 
-def static_labels(config: TrainLocalizerConfig, manifest: Manifest, folder: Path) -> Path:
-    """Pixel labels of all photographs from the classifier's maps and the CRF, made once; the folder of masks."""
-    assert config.cams is not None, "the configuration gives the knobs of extraction to rules with static labels"
-    network = load_network(CLASSIFIER, CLASSIFIERS, "train_classifier").to(pick_device()).eval()
-    extend_store(network, manifest, config.cams, folder / "cams", "maps for pixel labels")
-    barrier()
-    labels = folder / "labels"
-    if rank() == 0:
-        foreground, background = config.confidence_pair
-        pair = ConfidencePair("thresholds", (foreground, background), config.crf, config.max_side)
-        write_labels(manifest, folder / "cams", pair, labels)
-    barrier()
-    return labels
+class StaticTask(LocalizerTask):
+    """BAO's online network on static labels: the network that learns is the result."""
+
+    views = "labelled"
+
+    def __init__(self, online: BaoNetwork, knobs: BaoKnobs, start: Start, description: dict[str, Any]) -> None:
+        super().__init__(online, [Part(online, online.head, start.rates)])
+        self.online, self.knobs, self.description = online, knobs, description
+        self.static_labels = knobs
+
+    def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Terms]:
+        """Loss of tags and pixel labels."""
+        total, terms, _ = self._losses(network, batch, self.labels(batch))
+        return total, terms
+
+    def _losses(self, network: nn.Module, batch: Batch, labels: Tensor) -> tuple[Tensor, Terms, Tensor]:
+        """The loss, its terms, and the online network's own foreground maps."""
+        logits, activation_map, cam = network(batch["image"], batch["tags"])
+        losses = bao_loss(
+            logits.float(), activation_map.float(), labels, batch["tags"], self.knobs.pixel_weight, self.knobs
+        )
+        terms = {"tags": losses.tags, "background": losses.bg, "foreground": losses.fg}
+        return losses.total, terms | {"foreground_share": foreground_share(labels)}, cam
+
+    def labels(self, batch: Batch) -> Tensor:
+        """The batch's pixel labels on the grid."""
+        stride = self.online.stride
+        return nearest(batch["labels"], [-(-side // stride) for side in batch["labels"].shape[1:]])
+
+    def result(self) -> tuple[Localizer, dict[str, Any]]:
+        """The online network."""
+        return self.online, self.description
+
+    def tracked(self) -> Mapping[str, Localizer]:
+        """The online network alone."""
+        return {"online": self.online}
+
+    @property
+    def track(self) -> int:
+        """Of how many photographs maps are kept."""
+        return self.knobs.track
 
 
-# --------------------------------------------------------------------------------------------------------------- AMN
-
-
-def train_amn(config: TrainLocalizerConfig, folder: Path) -> History:
-    """Train AMN on static labels from the classifier's maps.
-
-    Source: Lee et al., CVPR 2022; spec bao_transcam_amn 4.2.
-    """
-    manifest = load_manifest().split("train")
-    labels = static_labels(config, manifest, folder)
-    torch.manual_seed(derived_seed("localizer", config.seed))
-    description = {"network": "amn", "backbone": config.backbone, "classes": len(manifest.classes)}
-    network = AmnNetwork(config.backbone, len(manifest.classes))
-    load_initial(network.backbone, config.backbone, config.weights)
-    normalisation = (network.backbone.mean, network.backbone.std)
-    examples = LabelledExamples(manifest, labels, config.augmentation, normalisation)
-    objective = partial(amn_objective, network, loss_form(config))
-    history = fit(network, network.head, objective, examples, config.optimisation, config.seed, folder)
-    if rank() == 0:
-        with new_folder(folder / "result") as output:
-            save_network(output, network, description)
-    return history
-
-
-def amn_objective(
-    network: AmnNetwork, form: SeedLossForm, trained: nn.Module, batch: Batch
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """The balanced loss of the labels; `trained` is the network, perhaps wrapped for several processes."""
-    return network.loss(trained(batch["image"], batch["tags"]), batch["labels"], form)
-
-
-# --------------------------------------------------------------------------------------------------------------- BAO
-
-
-def train_bao(config: TrainLocalizerConfig, folder: Path) -> History:
-    """Train the online network on the labels of its target, which follows it; the target is the result.
-
-    With static labels there is no target: the network that learns is the result (the paper's figure 4, AMN).
+class SelfTrainingTask(StaticTask):
+    """BAO: a target labels the pixels without a threshold and follows the online network; the target is the result.
 
     Source: BAO, section 4; spec bao_transcam_amn 6.
     """
-    manifest = load_manifest().split("train")
-    static = config.label_source == "static"
-    labels = static_labels(config, manifest, folder) if static else None
-    torch.manual_seed(derived_seed("localizer", config.seed))
-    classifier = read_json(CLASSIFIER / "network.json", "train_classifier")
-    description = {"network": "bao", "classifier": classifier, "kind": config.am_head}
-    try:
-        online = BaoNetwork(classifier, config.am_head)
-    except ValueError as error:
-        raise UserError(f"localizer.rule = bao: {error}; choose method transcam's classifier") from error
-    trained = load_network(CLASSIFIER, CLASSIFIERS, "train_classifier")
-    online.base.load_state_dict(trained.state_dict())
-    online.to(pick_device())
-    training = SelfTraining(online, config, manifest, folder)
-    normalisation = (online.backbone.mean, online.backbone.std)
-    examples = LabelledExamples(manifest, labels, config.augmentation, normalisation)
-    settings, seed = config.optimisation, config.seed
-    history = fit(online, online.head, training.objective, examples, settings, seed, folder, training)
-    if rank() == 0:
-        with new_folder(folder / "result") as output:
-            save_network(output, online if static else training.target, description)
-            if (folder / "epochs").exists():
-                shutil.copytree(folder / "epochs", output / "epochs")
-    return history
 
-
-class SelfTraining(Companion):
-    """BAO's target network beside the online network: its labels, its updates, and maps after every epoch."""
-
-    def __init__(self, online: BaoNetwork, config: TrainLocalizerConfig, manifest: Manifest, folder: Path) -> None:
-        self.online, self.target = online, target_of(online)
-        self.config, self.form = config, loss_form(config)
-        self.tracked = Manifest(manifest.records[: config.track], manifest.classes)
-        self.folder = folder
-        phases = tuple(Phase(*phase) for phase in config.phases())
-        base, final = config.momentum
-        self.schedule = TargetSchedule(phases, config.optimisation.epochs, base, final, config.momentum_restart)
+    def __init__(self, online: BaoNetwork, knobs: BaoKnobs, start: Start, description: dict[str, Any]) -> None:
+        super().__init__(online, knobs, start, description)
+        self.static_labels = None
+        self.target = target_of(online)
+        phases = tuple(Phase(*phase) for phase in knobs.phases())
+        base, final = knobs.momentum
+        self.schedule = TargetSchedule(phases, start.epochs, base, final, knobs.momentum_restart)
         self.automatic = any(phase.mode == "auto" for phase in phases)
         self.switch: RiseSwitch | None = None
         self.saved_switch: dict[str, Any] | None = None
         self.foreground = torch.zeros(())
 
-    def objective(self, trained: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss of tags and pixel labels of the online network; `trained` is it, perhaps wrapped."""
+    def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Terms]:
+        """Loss of tags and pixel labels of the online network, and how often both networks disagree."""
         labels = self.labels(batch)
-        logits, activation_map, cam = trained(batch["image"], batch["tags"])
-        losses = bao_loss(
-            logits.float(), activation_map.float(), labels, batch["tags"], self.config.pixel_weight, self.form
-        )
-        self.foreground = foreground_share(labels)
-        terms = {"tags": losses.tags, "background": losses.bg, "foreground": losses.fg}
-        terms["foreground_share"] = self.foreground
-        if self.config.label_source == "online_target":
-            terms["disagreement"] = disagreement(labels, self.labels_of(cam, batch))
-        return losses.total, terms
+        total, terms, cam = self._losses(network, batch, labels)
+        self.foreground = terms["foreground_share"]
+        return total, terms | {"disagreement": disagreement(labels, self.labels_of(cam, batch))}
 
     @torch.no_grad()
     def labels(self, batch: Batch) -> Tensor:
-        """Pixel labels on the grid: the target's, or the static ones of the batch.
-
-        The released target runs in training mode, with statistics of its own.
-        """
-        if self.config.label_source == "static":
-            stride = self.online.stride
-            return nearest(batch["labels"], [-(-side // stride) for side in batch["labels"].shape[1:]])
-        self.target.train(self.config.reading == "released")
+        """The target's pixel labels on the grid; the released target runs in training mode, with its own statistics."""
+        self.target.to(batch["image"].device).train(self.knobs.reading == "released")
         return self.labels_of(self.target(batch["image"], batch["tags"]).cam, batch)
 
     def labels_of(self, cam: Tensor, batch: Batch) -> Tensor:
         """Pixel labels that foreground maps give; the released reading labels what lies outside the photograph too."""
-        padding = None if self.config.reading == "released" else nearest(batch["labels"], cam.shape[2:]) == IGNORE
-        constant = self.config.label_background
+        padding = None if self.knobs.reading == "released" else nearest(batch["labels"], cam.shape[2:]) == IGNORE
+        constant = self.knobs.label_background
         background: Literal["one_minus_max"] | float = "one_minus_max" if constant is None else constant
-        return target_labels(cam, batch["tags"], self.config.label_norm, background, padding)
+        return target_labels(cam, batch["tags"], self.knobs.label_norm, background, padding)
 
     def after_step(self, epoch: int, step: int, steps: int) -> None:
         """Let the target follow, by the schedule."""
-        if self.config.label_source == "static":
-            return
         if self.automatic:
             self._observe(steps)
         switched = self.switch is not None and self.switch.switched
         update = self.schedule.at(epoch, step, steps, switched)
-        update_target(self.target, self.online, update, "own" if self.config.reading == "released" else "copy")
+        update_target(self.target, self.online, update, "own" if self.knobs.reading == "released" else "copy")
 
     def _observe(self, steps: int) -> None:
         """Feed the automatic switch: the labels' foreground swells once self-training goes wrong."""
@@ -190,18 +132,19 @@ class SelfTraining(Companion):
             self.switch = RiseSwitch(steps, SWITCH_PATIENCE)
             if self.saved_switch is not None:
                 self.switch.load_state_dict(self.saved_switch)
-        self.switch.observe(all_mean(self.foreground).item())
+        self.switch.observe(mean_over_processes(self.foreground).item())
 
     def after_epoch(self, epoch: int) -> dict[str, float]:
-        """Keep maps of the tracked photographs by both networks, at one scale, for `evaluate localizer`."""
-        if rank() == 0 and self.config.cams is not None and self.tracked.records:
-            cams = self.config.cams.model_copy(update={"scales": [1.0], "rules": ["transcam"]})
-            static = self.config.label_source == "static"
-            for name, network in {"online": self.online, **({} if static else {"target": self.target})}.items():
-                store = self.folder / "epochs" / f"{name}-{epoch + 1:02d}"
-                extend_store(network.eval(), self.tracked, cams, store, f"maps of the {name} network", alone=True)
-            self.online.train()
+        """Whether the automatic switch has fired."""
         return {} if self.switch is None else {"switched": float(self.switch.switched)}
+
+    def result(self) -> tuple[Localizer, dict[str, Any]]:
+        """The target."""
+        return self.target, self.description
+
+    def tracked(self) -> Mapping[str, Localizer]:
+        """Both networks."""
+        return {"online": self.online, "target": self.target}
 
     def state_dict(self) -> dict[str, Any]:
         """The target's weights and the switch."""
@@ -212,3 +155,12 @@ class SelfTraining(Companion):
         """Continue with another target and switch."""
         self.target.load_state_dict(state["target"])
         self.saved_switch = state["switch"]
+
+
+def mean_over_processes(value: Tensor) -> Tensor:
+    """Mean of a tensor over all processes of a training, the same in each."""
+    if not distributed.is_initialized():
+        return value
+    total = value.detach().clone()
+    distributed.all_reduce(total)
+    return total / distributed.get_world_size()

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from models.localizer import Activations, Localizer
 from models.networks.attention import Observer
-from models.networks.backbones import BACKBONES
+from models.build import trunk
 
 
 class CamClassifier(Localizer):
@@ -22,7 +22,7 @@ class CamClassifier(Localizer):
 
     def __init__(self, backbone: str, classes: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.backbone = BACKBONES[backbone]()
+        self.backbone = trunk(backbone)
         self.stride = self.backbone.strides[-1]
         self.dropout = nn.Dropout2d(dropout)
         self.head = nn.Conv2d(self.backbone.channels[-1], classes, kernel_size=1, bias=False)

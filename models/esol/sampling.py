@@ -4,59 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
-Kernel = Literal["dirac", "trained"]
-Clip = Literal["none", "const", "maxfrac", "quantile"]
+from models.esol.knobs import SamplingKnobs
 
-
-@dataclass(frozen=True)
-class SamplingForm:
-    """What the paper's text leaves open about samplers and clipping; all `reconstructed`.
-
-    Attributes:
-        kernel: weights of the deformable convolutions. `dirac` passes on the feature that the centre tap reads;
-            `trained` is a dense 3 x 3 kernel that starts there and learns from the tag loss.
-        reach: how many cells a tap moves at most along each axis; above 0.
-        clip: upper bound of the features between and behind the samplers. `const`: `clip_level` itself; `maxfrac`
-            and `quantile`: that share of the maximum, or that quantile, of each channel of each image over its cells.
-        clip_level: above 0; of `maxfrac` and `quantile` at most 1.
-
-    Raises:
-        ValueError: a number is out of its range.
-    """
-
-    kernel: Kernel = "dirac"
-    reach: float = 0.5
-    clip: Clip = "quantile"
-    clip_level: float = 0.9
-
-    def __post_init__(self) -> None:
-        if self.reach <= 0:
-            raise ValueError(f"reach must be above 0 cells, got {self.reach}")
-        if self.clip_level <= 0 or (self.clip in ("maxfrac", "quantile") and self.clip_level > 1):
-            raise ValueError(f"clip_level must be above 0 and, of a share, at most 1; got {self.clip_level}")
-
-
-def clip_features(features: Tensor, form: SamplingForm) -> Tensor:
-    """Features of any dtype, (B, C, h, w), not above the bound that `form.clip` describes; the bound has no gradient.
+def clip_features(features: Tensor, knobs: SamplingKnobs) -> Tensor:
+    """Features of any dtype, (B, C, h, w), not above the bound that `knobs.clip` describes; the bound has no gradient.
 
     Source: that ESOL clips features between its samplers is `published`; how is `reconstructed`.
     """
-    if form.clip == "none":
+    if knobs.clip == "none":
         return features
-    if form.clip == "const":
-        return features.clamp(max=form.clip_level)
+    if knobs.clip == "const":
+        return features.clamp(max=knobs.clip_level)
     cells = features.detach().flatten(2)
-    if form.clip == "maxfrac":
-        bound = form.clip_level * cells.amax(2)
+    if knobs.clip == "maxfrac":
+        bound = knobs.clip_level * cells.amax(2)
     else:  # torch.quantile refuses large inputs, and kthvalue is not deterministic on a GPU
-        below = max(math.ceil(form.clip_level * cells.shape[2]) - 1, 0)
+        below = max(math.ceil(knobs.clip_level * cells.shape[2]) - 1, 0)
         bound = cells.topk(cells.shape[2] - below, dim=2, sorted=False).values.amin(2)
     bound = bound[:, :, None, None]
     return torch.where(features > bound, bound, features)
@@ -157,20 +125,20 @@ class Sampler(nn.Module):
     Attributes:
         branch: the offset branch, a 3 x 3 convolution that starts at 0.
         weight: (C, C, 3, 3), which starts at the Dirac kernel; None where it stays there.
-        reach: see `SamplingForm`.
+        reach: see `SamplingKnobs`.
 
     Source: an offset branch of 2N channels is `published` (figure); depth and start are `reconstructed`.
     """
 
-    def __init__(self, channels: int, form: SamplingForm) -> None:
+    def __init__(self, channels: int, knobs: SamplingKnobs) -> None:
         super().__init__()
-        taps = 1 if form.kernel == "dirac" else 9
-        self.reach = form.reach
+        taps = 1 if knobs.kernel == "dirac" else 9
+        self.reach = knobs.reach
         self.branch = nn.Conv2d(channels, 2 * taps, kernel_size=3, padding=1)
         nn.init.zeros_(self.branch.weight)
         nn.init.zeros_(torch.as_tensor(self.branch.bias))
         self.weight: nn.Parameter | None = None
-        if form.kernel == "trained":
+        if knobs.kernel == "trained":
             self.weight = nn.Parameter(nn.init.dirac_(torch.empty(channels, channels, 3, 3)))
 
     def offsets(self, features: Tensor) -> Tensor:

@@ -284,6 +284,10 @@ class Conformer(nn.Module):
             maps, tokens = both(maps, tokens, patches.shape[2:], observers)
         return Features(maps, self.trans_norm(tokens))
 
+    def load_pretrained(self, state: Mapping[str, Tensor]) -> None:
+        """Load a released ImageNet checkpoint; see `load_conformer`."""
+        load_conformer(self, state)
+
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised images (B, 3, H, W) to logits (B, outputs) of the convolutional branch and of the class token.
 

@@ -8,10 +8,6 @@ from torch import Tensor, nn
 # Entries by which checkpoints of the same trunk may differ: the heads, and batch counters of old formats.
 HEADS = ("classifier.*", "fc.*", "fc8.*", "f8_*", "f9.*", "*num_batches_tracked")
 
-# Of ToCo's ViT in timm: ImageNet-21k weights fine-tuned on ImageNet-1k, file jx_vit_base_p16_224-80ecf9dd; timm's
-# default is another one.
-VIT_TAG = "vit_base_patch16_224.orig_in21k_ft_in1k"
-
 
 def check_and_load(model: nn.Module, state: Mapping[str, Tensor], allow_missing: Sequence[str] = ()) -> list[str]:
     """Load a checkpoint after comparing all its names and shapes with the model's.

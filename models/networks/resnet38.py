@@ -9,6 +9,8 @@ from typing import NamedTuple, Self
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.networks.backbone import Backbone
+
 
 class Taps(NamedTuple):
     """Rectified features after the fourth, fifth and last level: 512, 1024 and 4096 channels at stride 8."""
@@ -75,11 +77,16 @@ def _conv3(inside: int, outside: int, stride: int, dilation: int) -> nn.Conv2d:
     return nn.Conv2d(inside, outside, 3, stride, padding=dilation, dilation=dilation, bias=False)
 
 
-class ResNet38(nn.Module):
-    """The trunk. Its first level and all batch normalisation are frozen, always.
+class ResNet38(Backbone):
+    """The trunk, tapped where AffinityNet reads it. Its first level and all batch normalisation are frozen, always.
 
     Input: (B, 3, H, W) RGB, divided by 255 and normalised by ImageNet's mean and deviation.
     """
+
+    channels = (512, 1024, 4096)
+    strides = (8, 8, 8)
+    mean = (0.485, 0.456, 0.406)
+    std = (0.229, 0.224, 0.225)
 
     def __init__(self) -> None:
         super().__init__()
@@ -127,28 +134,6 @@ class ResNet38(nn.Module):
         conv5 = self.b6.activate(x)
         return Taps(conv4, conv5, F.relu(self.bn7(self.b7(self.b6(x)))))
 
-
-class ResNet38Classifier(ResNet38):
-    """Multi-label classifier whose class maps are the 1x1 classifier applied before pooling.
-
-    Args:
-        n_classes: number of foreground classes.
-
-    Source: released PSA code (`released`; the paper has one more 3x3 convolution before the pooling).
-    """
-
-    def __init__(self, n_classes: int = 20) -> None:
-        super().__init__()
-        self.dropout7 = nn.Dropout2d(0.5)
-        self.fc8 = nn.Conv2d(4096, n_classes, 1, bias=False)
-        nn.init.xavier_uniform_(self.fc8.weight)
-
-    def forward(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) normalised RGB -> logits (B, n_classes)."""
-        pooled = self.dropout7(self.taps(image).conv6).mean((2, 3), keepdim=True)
-        return self.fc8(pooled).flatten(1)
-
-    def class_maps(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) -> class maps (B, n_classes, ceil(H/8), ceil(W/8)), not rectified."""
-        maps: Tensor = self.fc8(self.taps(image).conv6)
-        return maps
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Normalised images (B, 3, H, W) to three maps (B, channels[i], ceil(H / 8), ceil(W / 8))."""
+        return list(self.taps(images))

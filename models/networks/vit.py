@@ -1,8 +1,8 @@
-"""The one-stage network of ToCo: a vision transformer, two classifiers of its patch tokens, and a decoder."""
+"""Vision transformers of timm for images of any size, alone or on the maps of a convolutional trunk."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import timm
@@ -11,12 +11,12 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.localizer import Activations, Localizer
-from models.networks.attention import Observer
-from models.networks.backbones import Backbone, EfficientNetLite0, ResNet50
-from models.networks.loading import VIT_TAG, check_and_load, load_trunk
-from models.segmenters.segmenter import Segmenter
-from models.toco.cams import resize
+from models.networks.backbone import Backbone
+from models.networks.lite0 import EfficientNetLite0
+from models.networks.loading import check_and_load, load_trunk
+from models.networks.resnet50 import ResNet50
+from models.registry import VIT_TAG
+
 
 VIT_HEADS = ("head.*",)
 """Entries of timm's checkpoints that the encoder leaves out."""
@@ -34,22 +34,6 @@ class Encoding(NamedTuple):
     token: Tensor
     final: Tensor
     aux: Tensor
-
-
-class Output(NamedTuple):
-    """All that the losses on one view need, from one encoding.
-
-    Attributes:
-        encoding: the encoder's output; class activation maps follow from it at almost no cost.
-        logits: (B, K) of the classifier on the last block.
-        aux_logits: (B, K) of the classifier on the earlier block.
-        masks: (B, K + 1, h, w) logits of the decoder.
-    """
-
-    encoding: Encoding
-    logits: Tensor
-    aux_logits: Tensor
-    masks: Tensor
 
 
 class VitEncoder(Backbone):
@@ -113,6 +97,17 @@ class VitEncoder(Backbone):
             [self.patch_embed, self.blocks, self.norm, nn.ParameterList([self.cls_token, self.pos_embed])]
         )
 
+    def load_pretrained(self, state: Mapping[str, Tensor]) -> None:
+        """Load ImageNet weights: of the whole transformer, or of the stem where there is one.
+
+        Raises:
+            ValueError: they do not fit; all differences are listed.
+        """
+        if self.stem is None:
+            check_and_load(self, state, VIT_HEADS)
+        else:
+            load_trunk(self.stem, state)
+
     def _positions(self, height: int, width: int) -> Tensor:
         """The position table (1, 1 + height * width, dim), patches resized bicubically.
 
@@ -126,92 +121,8 @@ class VitEncoder(Backbone):
         return torch.cat([self.pos_embed[:, :1], resized.flatten(2).mT], dim=1)
 
 
-class LargeFov(nn.Sequential):
-    """Decoder of three convolutions without bias, two of them 3x3 with dilation 5.
-
-    Source: released code of ToCo (`model/decoder/conv_head.py`), after DeepLab-LargeFOV: `released`.
-    """
-
-    def __init__(self, dim: int, labels: int, width: int = 512) -> None:
-        super().__init__(
-            nn.Conv2d(dim, width, 3, padding=5, dilation=5, bias=False),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(width, width, 3, padding=5, dilation=5, bias=False),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(width, labels, 1, bias=False),
-        )
-
-
-class ToCoNetwork(Localizer):
-    """Encoder, a classifier of its last and one of an earlier block, and a decoder: what remains at inference.
-
-    The heads of class token contrast exist only in training, see `contrast.ContrastHeads`.
-
-    Args:
-        encoder: a name in `ENCODERS`.
-        classes: K, without background.
-        width: channels inside the decoder.
-
-    Attributes:
-        backbone: the encoder.
-        head, aux_head: classifiers of the last and of the earlier block.
-        decoder: segments.
-
-    Source: Ru et al., CVPR 2023 (ToCo); details from the released code (`model/model_seg_neg.py`): `released`.
-    """
-
-    backbone: VitEncoder
-    head: nn.Conv2d
-
-    def __init__(self, encoder: str, classes: int, width: int = 512) -> None:
-        super().__init__()
-        self.backbone = ENCODERS[encoder]()
-        dim, self.mean, self.std = self.backbone.dim, self.backbone.mean, self.backbone.std
-        self.stride = self.backbone.strides[-1]
-        self.head = nn.Conv2d(dim, classes, 1, bias=False)
-        self.aux_head = nn.Conv2d(dim, classes, 1, bias=False)
-        self.decoder = LargeFov(dim, classes + 1, width)
-
-    def forward(self, images: Tensor) -> Output:
-        """Normalised images (B, 3, H, W) to all that the losses on them need, with one encoding."""
-        encoding: Encoding = self.backbone(images)
-        return Output(encoding, *self.logits(encoding), self.decoder(encoding.final))
-
-    def logits(self, encoding: Encoding) -> tuple[Tensor, Tensor]:
-        """Class logits (B, K) of the last and of the earlier block, from the largest value of every channel."""
-        maps = (self.head, encoding.final), (self.aux_head, encoding.aux)
-        first, second = (head(tokens.amax(dim=(2, 3), keepdim=True)).flatten(1) for head, tokens in maps)
-        return first, second
-
-    def cams(self, encoding: Encoding) -> tuple[Tensor, Tensor]:
-        """Class activation maps (B, K, h, w) of the last and of the earlier block, before ReLU."""
-        return self.head(encoding.final), self.aux_head(encoding.aux)
-
-    def stacked_cams(self, images: Tensor) -> Tensor:
-        """Maps (B, 2K, h, w) of images, the last block's first; the decoder does not run."""
-        return torch.cat(self.cams(self.backbone(images)), dim=1)
-
-    def activations(self, images: Tensor, tags: Tensor, observers: Sequence[Observer] = ()) -> Activations:
-        """Raw maps of normalised images (B, 3, H, W) and those of the earlier block; tags are not looked at."""
-        final, aux = self.cams(self.backbone(images))
-        return Activations(final, earlier={"aux": aux})
-
-
-class ToCoSegmenter(Segmenter):
-    """The decoder that a `ToCoNetwork` trained beside its classifiers, as a segmentation network."""
-
-    def __init__(self, network: ToCoNetwork) -> None:
-        super().__init__()
-        self.backbone, self.head = network.backbone, network.decoder
-        self.mean, self.std = network.mean, network.std
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Normalised images (B, 3, H, W) to logits (B, K + 1, H, W)."""
-        encoding: Encoding = self.backbone(images)
-        return resize(self.head(encoding.final), images.shape[2:])
-
-
-def _vit_base() -> VitEncoder:
+def vit_base() -> VitEncoder:
+    """ToCo's ViT-B/16."""
     vit: Any = timm.create_model(VIT_TAG, pretrained=False, num_classes=0)
     return VitEncoder(vit)
 
@@ -233,23 +144,16 @@ def _small_vit(side: int, patch: int, dim: int, **options: Any) -> VisionTransfo
     return VisionTransformer(side, patch, embed_dim=dim, depth=4, num_heads=3, num_classes=0, **options)
 
 
-ENCODERS: dict[str, Callable[[], VitEncoder]] = {
-    "vit_base": _vit_base,
-    "lite0_vit": lambda: _lite0_vit(6),
-    "lite0_early_vit": lambda: _lite0_vit(4),
-    "vit_test": lambda: VitEncoder(_small_vit(64, 8, 48)),
-}
-"""Encoders by name; `vit_test` is for tests (64 pixels, patches of 8)."""
+def lite0_vit() -> VitEncoder:
+    """Blocks on the whole Lite0 trunk."""
+    return _lite0_vit(6)
 
 
-def load_encoder(encoder: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Load ImageNet weights into an encoder: of the whole transformer, or of the stem where there is one.
+def lite0_early_vit() -> VitEncoder:
+    """Blocks on the trunk up to its first maps of stride 16."""
+    return _lite0_vit(4)
 
-    Raises:
-        ValueError: they do not fit; all differences are listed.
-    """
-    assert isinstance(encoder, VitEncoder)
-    if encoder.stem is None:
-        check_and_load(encoder, state, VIT_HEADS)
-    else:
-        load_trunk(encoder.stem, state)
+
+def vit_test() -> VitEncoder:
+    """For tests: 64 pixels, patches of 8."""
+    return VitEncoder(_small_vit(64, 8, 48))

@@ -204,13 +204,12 @@ def _normalise(weights: Tensor, radius: int) -> tuple[Tensor, Tensor, Tensor]:
     return pairs, degree.reciprocal().to(weights.dtype), degree.sqrt().to(weights.dtype)
 
 
-def psa_scores(cam: Tensor, alpha: float = 16.0, constant: float | None = None, stride: int = 8) -> Tensor:
+def psa_scores(cam: Tensor, alpha: float = 16.0, stride: int = 8) -> Tensor:
     """Class maps and their background, averaged onto the walk's grid.
 
     Args:
         cam: (B, K, H, W) in [0, 1], the image's classes only; K = 0 gives pure background.
         alpha: power of the background (1 - max over classes)^alpha. 16 is `released` and `published`.
-        constant: a constant background instead (a variant of later work); None for the power.
         stride: grid stride.
 
     Returns:
@@ -221,8 +220,7 @@ def psa_scores(cam: Tensor, alpha: float = 16.0, constant: float | None = None, 
     """
     batch, classes, height, width = cam.shape
     strongest = cam.amax(1, keepdim=True) if classes else cam.new_zeros(batch, 1, height, width)
-    background = (1 - strongest) ** alpha if constant is None else torch.full_like(strongest, constant)
-    stack = torch.cat([background, cam], 1)
+    stack = torch.cat([(1 - strongest) ** alpha, cam], 1)
     return F.avg_pool2d(F.pad(stack, (0, -width % stride, 0, -height % stride)), stride)
 
 
@@ -235,11 +233,10 @@ def psa_walk(
     beta: float = 8.0,
     steps: int = 256,
     alpha: float = 16.0,
-    constant: float | None = None,
     stride: int = 8,
     mode: Mode = "chebyshev",
     tolerance: float = 1e-6,
-) -> tuple[Tensor, Tensor]:
+) -> Tensor:
     """Refine class maps with AffinityNet's affinities.
 
     Args:
@@ -249,23 +246,21 @@ def psa_walk(
         beta: see `random_walk`.
         steps: see `random_walk`.
         alpha: see `psa_scores`.
-        constant: see `psa_scores`.
         stride: grid stride.
         mode: see `random_walk`.
         tolerance: see `random_walk`.
 
     Returns:
-        The walked scores (B, K+1, h, w) and the same upsampled to (B, K+1, H, W); channel 0 the background;
-        the label is the argmax.
+        The walked scores (B, K+1, h, w), channel 0 the background; `upsample` brings them to the image, where the
+        label is the argmax.
 
     Raises:
         ValueError: if the affinities do not fit the class maps.
 
     Source: Ahn & Kwak, CVPR 2018, section 3.3; released PSA code: `released`.
     """
-    scores = psa_scores(cam, alpha, constant, stride)
-    walked = random_walk(scores, affinity, radius=radius, beta=beta, steps=steps, mode=mode, tolerance=tolerance)
-    return walked, _upsample(walked, stride, cam.shape[-2:])
+    scores = psa_scores(cam, alpha, stride)
+    return random_walk(scores, affinity, radius=radius, beta=beta, steps=steps, mode=mode, tolerance=tolerance)
 
 
 @torch.no_grad()
@@ -316,15 +311,15 @@ def irn_walk(
         mode=mode,
         tolerance=tolerance,
     )
-    large = _upsample(walked, stride, image_size)
+    large = upsample(walked, stride, image_size)
     # An image whose maps are all zero stays zero.
     tiny = torch.finfo(large.dtype).tiny
     highest = large.flatten(1).amax(1).clamp_min(tiny) if large.numel() else large.new_ones(len(large))
     return walked, large / highest[:, None, None, None], highest
 
 
-def _upsample(scores: Tensor, stride: int, size: tuple[int, int] | torch.Size) -> Tensor:
-    """Bilinear upsampling by the grid stride, cropped to (H, W)."""
+def upsample(scores: Tensor, stride: int, size: tuple[int, int] | torch.Size) -> Tensor:
+    """Scores (B, K, h, w) upsampled bilinearly by the grid stride and cropped to `size`, (B, K, H, W)."""
     height, width = size
     if scores.numel() == 0:
         return scores.new_zeros(*scores.shape[:2], height, width)

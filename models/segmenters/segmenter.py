@@ -1,16 +1,15 @@
-"""Segmentation networks that learn from pseudo masks."""
+"""What all segmentation networks share: their form, their loss, and how they predict."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.models.segmentation import deeplabv3_resnet101
-from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 
-from models.networks.backbones import EfficientNetLite0
+from models.networks.loading import load_trunk
+
 
 IGNORE = 255
 
@@ -23,49 +22,15 @@ class Segmenter(nn.Module):
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
+    def load_pretrained(self, state: Mapping[str, Tensor]) -> None:
+        """Load ImageNet weights into the backbone; only heads may differ.
 
-class Lite0Aspp(Segmenter):
-    """EfficientNet-Lite0 at stride 16 with torchvision's DeepLabV3 head (atrous pyramid 6, 12, 18, image pooling).
-
-    The head starts from the 320 channels before the wide head convolution, which is made for classification.
-    """
-
-    def __init__(self, labels: int) -> None:
-        super().__init__()
-        backbone = EfficientNetLite0()
-        backbone.conv_head.requires_grad_(False)
-        backbone.bn2.requires_grad_(False)
-        self.head = DeepLabHead(backbone.channels[-2], labels, atrous_rates=(6, 12, 18))
-        self.backbone, self.mean, self.std = backbone, backbone.mean, backbone.std
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Normalised images (B, 3, H, W) to logits (B, labels, H, W)."""
-        logits = self.head(self.backbone(images, count=5)[-1])
-        return functional.interpolate(logits, images.shape[2:], mode="bilinear", align_corners=False)
+        Raises:
+            ValueError: listing missing, unexpected and wrongly shaped names.
+        """
+        load_trunk(self.backbone, state)
 
 
-class DeepLabV3ResNet101(Segmenter):
-    """torchvision's DeepLabV3 on ResNet-101, output stride 8, without the auxiliary head."""
-
-    mean = (0.485, 0.456, 0.406)
-    std = (0.229, 0.224, 0.225)
-
-    def __init__(self, labels: int) -> None:
-        super().__init__()
-        # weights_backbone=None: the default would download.
-        network = deeplabv3_resnet101(weights=None, weights_backbone=None, num_classes=labels, aux_loss=None)
-        self.backbone, self.head = network.backbone, network.classifier
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Normalised images (B, 3, H, W) to logits (B, labels, H, W)."""
-        logits = self.head(self.backbone(images)["out"])
-        return functional.interpolate(logits, images.shape[2:], mode="bilinear", align_corners=False)
-
-
-SEGMENTERS: dict[str, Callable[[int], Segmenter]] = {
-    "efficientnet_lite0_aspp": Lite0Aspp,
-    "deeplabv3_resnet101": DeepLabV3ResNet101,
-}
 
 
 def pixel_loss(logits: Tensor, labels: Tensor) -> Tensor:

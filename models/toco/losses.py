@@ -6,8 +6,7 @@ Ru et al., CVPR 2023; "the dual-branch paper" is doi:10.19651/j.cnki.emt.2416644
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,9 +14,10 @@ from torch.nn import functional
 
 from models.affinity.pairs import IGNORE
 from models.cam.classifier import tag_loss
-from models.networks.vit import Output, ToCoNetwork
+from models.toco.knobs import TocoKnobs
+from models.toco.network import Output, ToCoNetwork
 from models.precision import full_precision
-from models.refine.par import PAR, PUBLISHED
+from models.refine.par import PAR
 from models.toco.cams import SCALES, multi_scale_cams, resize
 from models.toco.contrast import ContrastHeads, ctc_loss
 from models.toco.crops import choose_corners, crop_flags, cut_crops
@@ -62,44 +62,6 @@ class Thresholds(NamedTuple):
     masks: Threshold
 
 
-@dataclass(frozen=True)
-class Compat:
-    """Defects of the released code that can be switched on to compare with it.
-
-    Attributes:
-        absolute_pairs: pairs of tokens by the absolute value of their cosine.
-        extra_term: one more term in class token contrast, see `contrast.ctc_loss`.
-        pixel_boxes: valid boxes, given in pixels, read as cells of the token grid when pairs are labelled; an image
-            padded by more than the grid's side at its top or left then has no pair at all.
-    """
-
-    absolute_pairs: bool = False
-    extra_term: bool = False
-    pixel_boxes: bool = False
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Settings of an iteration; the defaults are those of VOC (`released`).
-
-    Attributes:
-        crop_size, crop_count: side and number of local views.
-        scales: of the fused maps.
-        temperature: of class token contrast; 1 in the released COCO script.
-        label_source: which map labels the decoder's masks: of the last block, or of the earlier one.
-        par: refines those labels, at half of the crop's size.
-        compat: defects to reproduce.
-    """
-
-    crop_size: int = 96
-    crop_count: int = 8
-    scales: tuple[float, ...] = SCALES
-    temperature: float = 0.5
-    label_source: Literal["final", "aux"] = "final"
-    par: PAR = PUBLISHED
-    compat: Compat = Compat()
-
-
 def toco_losses(
     network: ToCoNetwork,
     contrast: ContrastHeads,
@@ -107,7 +69,7 @@ def toco_losses(
     views: Views,
     thresholds: Thresholds,
     weights: Mapping[str, float],
-    recipe: Recipe,
+    knobs: TocoKnobs,
     generator: torch.Generator | None = None,
 ) -> dict[str, Tensor]:
     """All losses of an iteration whose weight is not 0; the others cost nothing.
@@ -121,7 +83,7 @@ def toco_losses(
         views: the batch.
         thresholds: background scores of this step.
         weights: by name; missing names count as 0, and names not in `WEIGHTS` belong to the caller.
-        recipe: settings.
+        knobs: settings.
         generator: draws the local views.
 
     Returns:
@@ -134,17 +96,17 @@ def toco_losses(
     losses = {"tags": tag_loss(output.logits, views.tags), "aux_tags": tag_loss(output.aux_logits, views.tags)}
     if wanted <= losses.keys():
         return {name: losses[name] for name in losses if name in wanted}
-    final, aux = training_cams(network, output, views.first, recipe.scales)
+    final, aux = training_cams(network, output, views.first, tuple(knobs.scales))
     if "ptc" in wanted:
-        labels = token_labels(aux, views, thresholds, output.encoding.final.shape[2:], recipe.compat.pixel_boxes)
-        losses["ptc"] = ptc_loss(output.encoding.final, labels, recipe.compat.absolute_pairs)
+        labels = token_labels(aux, views, thresholds, output.encoding.final.shape[2:], "pixel_boxes" in knobs.compat)
+        losses["ptc"] = ptc_loss(output.encoding.final, labels, "absolute_pairs" in knobs.compat)
     if "ctc" in wanted:
         regions = region_mask(aux, views.tags, thresholds.low, thresholds.regions)
-        losses["ctc"] = contrast_of_views(network, contrast, output, views, regions, recipe, generator)
+        losses["ctc"] = contrast_of_views(network, contrast, output, views, regions, knobs, generator)
     if "masks" in wanted:
-        cams = final if recipe.label_source == "final" else aux
+        cams = final if knobs.label_source == "final" else aux
         pixels = denormalised(views.first, network.mean, network.std)
-        labels = refined_labels(pixels, cams, views.tags, thresholds.low, thresholds.masks, views.boxes, recipe.par)
+        labels = refined_labels(pixels, cams, views.tags, thresholds.low, thresholds.masks, views.boxes, PAR(tuple(knobs.dilations)))
         losses["masks"] = mask_loss(resize(output.masks.float(), labels.shape[1:]), labels)
     return {name: loss for name, loss in losses.items() if name in wanted}
 
@@ -178,18 +140,18 @@ def contrast_of_views(
     output: Output,
     views: Views,
     regions: Tensor,
-    recipe: Recipe,
+    knobs: TocoKnobs,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Class token contrast of both whole views and of local views drawn from uncertain regions (B, H, W)."""
-    corners = choose_corners(regions, recipe.crop_size, recipe.crop_count, generator)
-    crops = cut_crops(views.local, corners, recipe.crop_size).transpose(0, 1)
+    corners = choose_corners(regions, knobs.crop, knobs.crops, generator)
+    crops = cut_crops(views.local, corners, knobs.crop).transpose(0, 1)
     second = network.backbone(views.second).token
     local = network.backbone(crops.flatten(0, 1)).token.unflatten(0, crops.shape[:2])
     contrast.update_teacher()
     student, teacher = contrast(torch.stack([output.encoding.token, second]), local)
-    flags = functional.pad(crop_flags(regions, corners, recipe.crop_size), (2, 0), value=True)
-    return ctc_loss(student, teacher, flags, recipe.temperature, recipe.compat.extra_term)
+    flags = functional.pad(crop_flags(regions, corners, knobs.crop), (2, 0), value=True)
+    return ctc_loss(student, teacher, flags, knobs.temperature, "extra_term" in knobs.compat)
 
 
 def ptc_loss(features: Tensor, labels: Tensor, absolute: bool = False) -> Tensor:

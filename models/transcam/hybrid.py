@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from models.localizer import AttentionClassifier, Parts
 from models.networks.attention import Observer
-from models.networks.backbones import EfficientNetLite0
+from models.networks.lite0 import EfficientNetLite0
 
 TEMPERATURE = 0.2
 

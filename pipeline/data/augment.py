@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
-from pipeline.config.params import Augmentation
+from models.knobs import Augmentation
 from pipeline.data.images import resize_image, resize_labels, scaled_size
 from pipeline.data.masks import IGNORE
 

@@ -1,4 +1,4 @@
-"""Photographs of the manifest as training examples and as test-time views."""
+"""Photographs of the manifest as training samples and as test-time views."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.config.params import Augmentation, Runtime, stage_config
+from models.knobs import Augmentation
 from pipeline.data.augment import normalise, random_view
 from pipeline.data.images import read_image, resize_image
 from pipeline.data.manifest import Manifest, Record
@@ -39,42 +39,47 @@ def read_photograph(root: Path, record: Record) -> NDArray[np.uint8]:
 class Photographs:
     """The photographs of a manifest, below the data root."""
 
-    def __init__(self, manifest: Manifest) -> None:
-        self.root, self.records = Path(str(stage_config("runtime", Runtime).root)), manifest.records
+    def __init__(self, manifest: Manifest, root: Path) -> None:
+        self.root, self.records = root, manifest.records
+
+    def __len__(self) -> int:
+        return len(self.records)
 
     def read(self, record: Record) -> NDArray[np.uint8]:
         """A photograph (H, W, 3) uint8, upright."""
         return read_photograph(self.root, record)
 
 
-class TaggedExamples(Photographs):
+class TaggedViews(Photographs):
     """Random views of photographs with their tags."""
 
-    def __init__(self, manifest: Manifest, settings: Augmentation, normalisation: Normalisation) -> None:
-        super().__init__(manifest)
+    def __init__(self, manifest: Manifest, root: Path, settings: Augmentation, normalisation: Normalisation) -> None:
+        super().__init__(manifest, root)
         self.tags = torch.from_numpy(manifest.tag_matrix())
         self.settings, self.normalisation = settings, normalisation
 
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def example(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
+    def sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         """`image` (3, crop, crop), `tags` (classes,), `id`."""
         record = self.records[index]
         view, _ = random_view(self.read(record), None, self.settings, self.normalisation, rng)
         return {"image": view, "tags": self.tags[index], "id": record.id}
 
 
-class LabelledExamples(TaggedExamples):
+class LabelledViews(TaggedViews):
     """Random views of photographs with their tags and, where a folder of masks is given, their pixel labels."""
 
     def __init__(
-        self, manifest: Manifest, masks: Path | None, settings: Augmentation, normalisation: Normalisation
+        self,
+        manifest: Manifest,
+        root: Path,
+        settings: Augmentation,
+        normalisation: Normalisation,
+        masks: Path | None = None,
     ) -> None:
-        super().__init__(manifest, settings, normalisation)
+        super().__init__(manifest, root, settings, normalisation)
         self.masks = masks
 
-    def example(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
+    def sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         """`image` (3, crop, crop), `tags` (classes,), `labels` (crop, crop) int64, `id`.
 
         Labels are 255 outside the photograph; inside they come from the masks, or are 0 without any.
@@ -85,24 +90,6 @@ class LabelledExamples(TaggedExamples):
             labels = read_mask(self.masks / f"{record.id}.png", record.size)
         view, targets = random_view(self.read(record), labels, self.settings, self.normalisation, rng)
         return {"image": view, "labels": targets, "tags": self.tags[index], "id": record.id}
-
-
-class MaskedExamples(Photographs):
-    """Random views of photographs with their pseudo masks."""
-
-    def __init__(self, manifest: Manifest, masks: Path, settings: Augmentation, normalisation: Normalisation) -> None:
-        super().__init__(manifest)
-        self.masks, self.settings, self.normalisation = masks, settings, normalisation
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def example(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
-        """`image` (3, crop, crop), `labels` (crop, crop) int64 with 255 for ignored, `id`."""
-        record = self.records[index]
-        labels = read_mask(self.masks / f"{record.id}.png", record.size)
-        view, targets = random_view(self.read(record), labels, self.settings, self.normalisation, rng)
-        return {"image": view, "labels": targets, "id": record.id}
 
 
 def resized_view(image: NDArray[np.uint8], size: tuple[int, int], normalisation: Normalisation) -> Tensor:

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config.params import Runtime, stage_config
 from pipeline.data.manifest import PREPARED, Manifest, Record
 from pipeline.data.masks import IGNORE, read_mask
 from pipeline.run.errors import UserError
@@ -17,9 +16,9 @@ from pipeline.run.files import inside, read_json
 class GroundTruth:
     """The masks that a data set comes with, in this project's labels."""
 
-    def __init__(self, manifest: Manifest) -> None:
+    def __init__(self, manifest: Manifest, root: Path) -> None:
         content = read_json(PREPARED / "ground_truth.json", "prepare_data")
-        self.root = Path(str(stage_config("runtime", Runtime).root))
+        self.root = root
         self.masks: dict[str, str] = content["masks"]
         identity = list(range(256))
         self.label_map = np.array(content["label_map"] or identity, dtype=np.uint8)

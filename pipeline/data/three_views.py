@@ -1,4 +1,4 @@
-"""The three views of a photograph that token contrast (ToCo) trains on, recoloured each in its own way.
+"""The three views of a photograph that token contrast (ToCo) trains on, augmented each in its own way.
 
 Mirroring of the two views of one window is left to the training step, which turns them together with one draw
 (`models.toco.crops.mirror_views`).
@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.data.augment import jittered, normalise, window
-from pipeline.data.dataset import TaggedExamples
+from pipeline.data.dataset import TaggedViews
 from pipeline.data.images import resize_image, scaled_size
 
 Pixels = NDArray[np.uint8]
@@ -24,7 +24,7 @@ SOLARISE_FROM = 128
 
 
 @dataclass(frozen=True)
-class Recolouring:
+class ColourAugmentation:
     """How often a view is blurred and solarised; jitter and grey are the same for all."""
 
     blur: float
@@ -33,13 +33,13 @@ class Recolouring:
     grey: float = 0.2
 
 
-FIRST, LOCAL, SECOND = Recolouring(blur=1.0), Recolouring(blur=0.5), Recolouring(blur=0.1, solarise=0.2)
+FIRST, LOCAL, SECOND = ColourAugmentation(blur=1.0), ColourAugmentation(blur=0.5), ColourAugmentation(blur=0.1, solarise=0.2)
 
 
-class ThreeViews(TaggedExamples):
+class ThreeViews(TaggedViews):
     """Two views of a random window of a photograph, and one of another part of it, with the photograph's tags."""
 
-    def example(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
+    def sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         """`image` and `local` (3, crop, crop), `boxes` (4,) int64, `second` (3, crop, crop), `tags` (classes,), `id`.
 
         `image` and `local` show the same window in other colours; `boxes` is the part of it that is photograph, as
@@ -56,12 +56,12 @@ class ThreeViews(TaggedExamples):
         if rng.random() < 0.5:
             part = np.ascontiguousarray(part[:, ::-1])
         views = {
-            name: normalise(self.recoloured(pixels, how, rng), *self.normalisation)
+            name: normalise(self.augmented(pixels, how, rng), *self.normalisation)
             for name, pixels, how in (("image", seen, FIRST), ("local", seen, LOCAL), ("second", part, SECOND))
         }
         return views | {"boxes": torch.tensor(box), "tags": self.tags[index], "id": record.id}
 
-    def recoloured(self, image: Pixels, how: Recolouring, rng: np.random.Generator) -> Pixels:
+    def augmented(self, image: Pixels, how: ColourAugmentation, rng: np.random.Generator) -> Pixels:
         """A view (H, W, 3) in other colours; saturation changes by half of the strength, the hue by a quarter."""
         strength = self.settings.colour_jitter
         if strength and rng.random() < how.jitter:

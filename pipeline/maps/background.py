@@ -1,4 +1,4 @@
-"""Background rules: where a pixel belongs to no class."""
+"""Background thresholds: where a pixel belongs to no class."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline.data.masks import IGNORE
 
 Maps = NDArray[np.float32]
 Labels = NDArray[np.uint8]
-Rule = float | str | None
+Threshold = float | str | None
 
 
 def power_background(maps: Maps, alpha: float) -> Maps:
@@ -24,12 +24,12 @@ def power_background(maps: Maps, alpha: float) -> Maps:
     return np.concatenate([background[None], maps]).astype(np.float32)
 
 
-def with_background(maps: Maps, rule: Rule, background: Maps | None = None) -> Maps:
+def with_background(maps: Maps, threshold: Threshold, background: Maps | None = None) -> Maps:
     """Put the background's map in front of the classes' maps.
 
     Args:
         maps: (K, H, W) in [0, 1].
-        rule: a number: a constant map of that value (PSA, IRN); None: the method's own background map where it has
+        threshold: a number: a constant map of that value (PSA, IRN); None: the method's own background map where it has
             one, else 1 - the strongest class (published, BAO eq. 6); "otsu": a constant per image that parts the
             strongest-class map into two groups by Otsu's method.
         background: (H, W), the method's own background map.
@@ -38,10 +38,10 @@ def with_background(maps: Maps, rule: Rule, background: Maps | None = None) -> M
         (K + 1, H, W) float32; a pixel is foreground where a class is strictly larger than channel 0.
     """
     strongest = maps.max(axis=0, initial=0.0)
-    if rule is None:
+    if threshold is None:
         first = background if background is not None else 1 - strongest
     else:
-        first = np.full_like(strongest, otsu_threshold(strongest) if rule == "otsu" else np.float32(rule))
+        first = np.full_like(strongest, otsu_threshold(strongest) if threshold == "otsu" else np.float32(threshold))
     return np.concatenate([first[None], maps]).astype(np.float32)
 
 

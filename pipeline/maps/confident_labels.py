@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 
 from models.affinity.pairs import affinity_label
-from pipeline.config.params import Runtime, stage_config
 from pipeline.data.dataset import read_photograph
 from pipeline.data.images import resize_image, resize_labels, scaled_size
 from pipeline.data.manifest import Manifest, Record
@@ -43,13 +42,12 @@ class ConfidencePair:
     max_side: int
 
 
-def write_labels(manifest: Manifest, store: Path, pair: ConfidencePair, folder: Path) -> None:
+def write_labels(manifest: Manifest, store: Path, pair: ConfidencePair, folder: Path, root: Path, workers: int) -> None:
     """Write the confident labels of every photograph that has none yet, in a pool of processes."""
     missing = [record for record in manifest.records if not (folder / f"{record.id}.png").exists()]
     if missing:
-        root = Path(str(stage_config("runtime", Runtime).root))
         job = partial(write_label, pair=pair, root=root, folder=folder)
-        map_photographs(job, store, missing, "confident labels")
+        map_photographs(job, store, missing, "confident labels", workers)
 
 
 def write_label(shard: Path, record: Record, pair: ConfidencePair, root: Path, folder: Path) -> None:

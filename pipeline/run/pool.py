@@ -11,7 +11,6 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from pipeline.config.params import Runtime, stage_config
 from pipeline.data.manifest import Record
 from pipeline.maps.store import store_index
 from pipeline.run.stage import die_with_parent
@@ -19,7 +18,9 @@ from pipeline.run.stage import die_with_parent
 R = TypeVar("R")
 
 
-def map_photographs(job: Callable[[Path, Record], R], store: Path, records: Sequence[Record], title: str) -> list[R]:
+def map_photographs(
+    job: Callable[[Path, Record], R], store: Path, records: Sequence[Record], title: str, workers: int
+) -> list[R]:
     """Call `job` with the shard and the record of every photograph, in `workers` processes of one thread each.
 
     Args:
@@ -27,13 +28,13 @@ def map_photographs(job: Callable[[Path, Record], R], store: Path, records: Sequ
         store: the CAM store whose shards are passed.
         records: photographs.
         title: of the progress bar.
+        workers: processes; at least one is started.
 
     Returns:
         Results in the order of the records.
     """
-    workers = max(1, stage_config("runtime", Runtime).workers)
     index = store_index(store)
     os.environ["OMP_NUM_THREADS"] = "1"  # read by the processes that start now
-    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=die_with_parent) as pool:
+    with ProcessPoolExecutor(max(1, workers), get_context("spawn"), initializer=die_with_parent) as pool:
         shards = [index[record.id] for record in records]
         return list(tqdm(pool.map(job, shards, records, chunksize=4), total=len(records), desc=title, disable=None))

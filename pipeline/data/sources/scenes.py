@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from pipeline.config.params import PrepareDataConfig, ScenesData
+from pipeline.config.data import ScenesData
 from pipeline.data.manifest import PREPARED, Record
 from pipeline.data.masks import write_mask
-from pipeline.data.sources.source import Source
+from pipeline.data.sources.source import PrepareDataConfig, Source
 from pipeline.run.files import new_folder
 
 CLASSES = ("bear", "elephant", "hare", "ram", "stag", "unicorn")
@@ -38,10 +38,9 @@ Canvas = NDArray[np.uint8]
 Field = NDArray[np.float32]
 
 
-def read_scenes(config: PrepareDataConfig) -> Source:
+def read(config: PrepareDataConfig) -> Source:
     """Draw the data set into `data/prepared/scenes` and describe it."""
-    settings = config.source
-    assert isinstance(settings, ScenesData)
+    settings = ScenesData.model_validate(config.source)
     wanted = CLASSES if config.classes == "all" else tuple(config.classes)
     unknown = [name for name in wanted if name not in CLASSES]
     problems = [f"data.classes: scenes draw no {name!r}; they draw {', '.join(CLASSES)}" for name in unknown]

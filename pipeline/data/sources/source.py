@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pipeline.config.params import PrepareDataConfig
+from models.knobs import Count, Maybe, Name, Positive
 from pipeline.data.manifest import PREPARED, Record
+from pipeline.run.told import Told
 
 SPLITS = ("train", "val")
 
@@ -30,6 +32,17 @@ class Source:
     label_map: list[int] | None = None
     notes: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+
+
+class PrepareDataConfig(Told):
+    """What prepare_data is told: `source` has the knobs of the one data set in use, whose module checks them."""
+
+    name: Name
+    root: Annotated[Name | None, Maybe]
+    classes: Literal["all"] | list[Name]
+    limit: Count | None
+    max_megapixels: Positive
+    source: dict[str, Any]
 
 
 def data_root(config: PrepareDataConfig) -> Path:

@@ -18,9 +18,9 @@ from xml.etree import ElementTree
 
 from tqdm import tqdm
 
-from pipeline.config.params import PrepareDataConfig, VocData
+from pipeline.config.data import VocData
 from pipeline.data.manifest import Record
-from pipeline.data.sources.source import Source, data_root
+from pipeline.data.sources.source import PrepareDataConfig, Source, data_root
 from pipeline.data.sources.tags_csv import read_tags
 from pipeline.run.errors import UserError
 
@@ -36,14 +36,13 @@ VOC_PAGE = "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/"
 SBD_PAGE = "http://home.bharathh.info/pubs/codes/SBD/download.html"
 
 
-def read_voc2012(config: PrepareDataConfig) -> Source:
+def read(config: PrepareDataConfig) -> Source:
     """Read lists and tags; every problem is collected.
 
     Raises:
         UserError: the devkit or one of its lists is not there.
     """
-    settings, root = config.source, data_root(config)
-    assert isinstance(settings, VocData)
+    settings, root = VocData.model_validate(config.source), data_root(config)
     home = _devkit(root, settings.download)
     notes: list[str] = []
     problems: list[str] = []

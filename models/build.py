@@ -1,0 +1,45 @@
+"""Building what the tables of `models.registry` name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+from torch import nn
+
+from models.registry import BACKBONES, CLASSIFIERS, ENCODERS, NETWORKS
+
+
+def found(at: str) -> Any:
+    """What `module:name` names."""
+    module, name = at.split(":")
+    return getattr(import_module(module), name)
+
+
+def build(description: Mapping[str, Any]) -> nn.Module:
+    """The network that a description describes, with random weights.
+
+    Args:
+        description: a key of `NETWORKS` under `network`, and the arguments of what it names; as in `network.json`.
+    """
+    arguments = dict(description)
+    network: nn.Module = found(NETWORKS[arguments.pop("network")])(**arguments)
+    return network
+
+
+def trunk(name: str) -> Any:
+    """A backbone or encoder by its name, with random weights."""
+    return found((BACKBONES | ENCODERS)[name].at)()
+
+
+def classifier_description(network: str, classes: int, dropout: float) -> dict[str, Any]:
+    """How a classifier is built, for `build`.
+
+    Args:
+        network: a choice of `classifier.network`.
+        classes: number of foreground classes.
+        dropout: share dropped in training: pooled channels, or whole transformer blocks of a Conformer.
+    """
+    chosen = CLASSIFIERS[network]
+    return {"network": chosen.network, **chosen.arguments, "classes": classes, chosen.dropout: dropout}

@@ -1,0 +1,38 @@
+"""Knobs of the segmentation network and its test."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from models.knobs import (
+    WEIGHTS,
+    Augmentation,
+    Kernels,
+    Knobs,
+    Maybe,
+    Name,
+    Optimisation,
+    Scales,
+    Side,
+    knob,
+    OneOf,
+)
+from models.registry import SEGMENTERS
+
+
+class SegmenterKnobs(Knobs):
+    """The network trained on pseudo masks, and its test-time settings."""
+
+    network: Annotated[str, OneOf((*SEGMENTERS, "localizer"))] = knob(
+        "deeplabv3_resnet101", "which network; localizer: the decoder that a one-stage method has trained already"
+    )
+    weights: Name = knob("imagenet", WEIGHTS)
+    optimisation: Optimisation
+    augmentation: Augmentation
+    test_long_side: Annotated[Side | None, Maybe] = knob(
+        None, "longer side at test scale 1; none: the photograph's own"
+    )
+    test_scales: Scales = knob(
+        [0.75, 1.0, 1.25], "scales whose probabilities are averaged; each with its mirror image"
+    )
+    test_crf: Annotated[Kernels | None, Maybe] = knob(None, "kernels of the CRF on predictions, or none")

@@ -1,0 +1,86 @@
+"""Which code a stage runs, as a digest that comments and docstrings do not change.
+
+A stage's code is its own module and all that it imports of this project, at any depth, and the modules that the
+configuration names (the chosen method's network, task and rules; see `models.registry`). DVC learns of a change of code
+by this digest alone, since it stands in what each stage is told.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("models", "pipeline")
+TEMPLATES = "*.j2"
+LENGTH = 16
+
+
+def code_digest(modules: Iterable[str]) -> str:
+    """The digest of some modules and of everything of this project that they import."""
+    total = hashlib.sha256()
+    for path in sorted(imported(modules)):
+        total.update(f"{path.relative_to(ROOT)} {_file_digest(path)}\n".encode())
+    return total.hexdigest()[:LENGTH]
+
+
+def imported(modules: Iterable[str]) -> set[Path]:
+    """The files of some modules, of all that they import of this project, and of templates beside them.
+
+    Imports inside functions and for type checkers count too.
+    """
+    found: set[Path] = set()
+    waiting = [path for name in modules for path in _files(name)]
+    while waiting:
+        path = waiting.pop()
+        if path not in found:
+            found.add(path)
+            waiting += [file for name in _imports(path) for file in _files(name)]
+    return found | {template for path in found for template in path.parent.glob(TEMPLATES)}
+
+
+def _files(name: str) -> list[Path]:
+    """The file of a module of this project, if the name is one; of a package its `__init__` and `__main__`."""
+    if name.split(".")[0] not in PACKAGES:
+        return []
+    stem = ROOT / name.replace(".", "/")
+    candidates = (stem.with_suffix(".py"), stem / "__init__.py", stem / "__main__.py")
+    return [path for path in candidates if path.exists()]
+
+
+@cache
+def _imports(path: Path) -> frozenset[str]:
+    """Names that a module imports; of `from a import b` both `a` and `a.b`."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return frozenset(names)
+
+
+@cache
+def _file_digest(path: Path) -> str:
+    """Digest of a file; of Python its syntax tree without docstrings, so that only meaning counts."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".py":
+        text = ast.unparse(without_docstrings(ast.parse(text)))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def without_docstrings(tree: ast.Module) -> ast.Module:
+    """The tree without strings that stand alone as a statement: docstrings, and texts below constants."""
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            kept = [part for part in body if not _is_text(part)]
+            node.body = kept or [ast.Pass()]  # type: ignore[attr-defined]
+    return tree
+
+
+def _is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)

@@ -1,0 +1,65 @@
+"""Knobs of the data: where photographs and tags come from."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from models.knobs import Count, Knobs, Maybe, Name, Number, Positive, Seed, knob
+
+
+class ScenesData(Knobs):
+    """The bundled, generated data set."""
+
+    train: Count = knob(320, "number of training scenes")
+    val: Count = knob(100, "number of validation scenes")
+    size: Annotated[int, Number, Field(ge=64, le=1024)] = knob(128, "longer side in pixels")
+    seed: Seed = knob(0, "of the drawing; another seed draws other scenes")
+
+
+class VocData(Knobs):
+    """PASCAL VOC 2012."""
+
+    train_split: Literal["train", "train_aug"] = knob("train", "train (1,464 ids), train_aug (10,582 ids, with SBD)")
+    sbd_root: Annotated[Name | None, Maybe] = knob(None, "folder of SBD, whose train.txt and val.txt train_aug needs")
+    download: bool = knob(False, "fetch VOC 2012 (and SBD for train_aug) through torchvision into data.root")
+
+
+class FolderData(Knobs):
+    """A folder of photographs and a CSV of tags."""
+
+    tags: Name = knob("labels.csv", "CSV below data.root: image,labels[,split]; labels separated by |")
+    images: Name = knob(".", "folder below data.root that image names are relative to")
+    masks: Annotated[Name | None, Maybe] = knob(None, "folder below data.root with <image>.png masks; used by evaluate and report alone")
+    val_share: Annotated[float, Number, Field(gt=0, lt=1)] = knob(0.2, "share of images for validation where the CSV has no split column")
+
+
+class DataKnobs(Knobs):
+    """Where photographs and tags come from."""
+
+    name: Literal["scenes", "voc2012", "folder"] = knob(
+        "scenes", "scenes (bundled, drawn), voc2012, folder (a folder of photographs and a CSV of tags)"
+    )
+    root: Annotated[Name | None, Maybe] = knob(None, "folder of the photographs, except for scenes; absolute for queued and --temp runs")
+    watch: Name = knob(
+        "requirements.txt", "file or folder that DVC watches: your CSV, so that an edit re-runs prepare_data"
+    )
+    classes: Literal["all"] | Annotated[list[Name], Field(min_length=1)] = knob(
+        "all", "all, or a list: the other classes become background"
+    )
+    limit: Annotated[Count | None, Maybe] = knob(None, "at most this many images of each split")
+    max_megapixels: Positive = knob(60, "larger images are refused before they are decoded")
+    scenes: ScenesData = ScenesData()
+    voc2012: VocData = VocData()
+    folder: FolderData = FolderData()
+
+    @model_validator(mode="after")
+    def _root_where_needed(self) -> DataKnobs:
+        if self.name != "scenes" and self.root is None:
+            raise ValueError(
+                f"data.root is none, but data.name = {self.name} reads photographs from there; give its folder"
+            )
+        if isinstance(self.classes, list) and len(set(self.classes)) != len(self.classes):
+            raise ValueError("data.classes names a class twice")
+        return self

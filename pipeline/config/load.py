@@ -1,0 +1,76 @@
+"""From params.yaml to the checked configuration; everything that is wrong with it is told at once."""
+
+from __future__ import annotations
+
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from pipeline.config.explain import explain
+from pipeline.config.params import Params
+from pipeline.config.presets import PROFILES, Layer, Tree, defaults, given, layers, merge, methods
+from pipeline.run.errors import UserError, listed
+
+
+def all_layers(raw: Any) -> list[Layer]:
+    """Every place that gives values, in the order in which they apply: defaults, presets, params.yaml.
+
+    Args:
+        raw: what YAML gave for params.yaml.
+
+    Raises:
+        UserError: it holds no knobs, or names no method, profile or data set that exists.
+    """
+    if not isinstance(raw, dict):
+        raise UserError("params.yaml holds no knobs; restore the shipped file")
+    method, profile, data = raw.get("method"), raw.get("profile"), raw.get("data")
+    for key, value, allowed in (("method", method, methods()), ("profile", profile, PROFILES)):
+        if value not in allowed:
+            raise UserError(
+                f"params.yaml: {key} = {value!r} ({type(value).__name__}): allowed are {', '.join(allowed)}"
+            )
+    data_name = str(data.get("name")) if isinstance(data, dict) else ""
+    presets = layers(str(method), str(profile), data_name)
+    return [Layer("default", defaults(Params)), *presets, Layer("params.yaml", given(raw))]
+
+
+def resolve(raw: Any) -> Params:
+    """Check the whole of params.yaml and fill in presets and defaults.
+
+    Args:
+        raw: what YAML gave for params.yaml.
+
+    Raises:
+        UserError: naming each wrong key, its value and type, and what is allowed; all of them at once.
+    """
+    filled: Tree = reduce(merge, (layer.values for layer in all_layers(raw)), {})
+    try:
+        return Params.model_validate(filled)
+    except ValidationError as error:
+        raise UserError("params.yaml cannot be used:\n" + listed(explain(error, filled))) from error
+
+
+def read_params(path: Path = Path("params.yaml")) -> Any:
+    """What YAML gives for params.yaml.
+
+    Raises:
+        UserError: the file is missing or is not YAML.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} not found; run from the root of the repository") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not readable YAML: {error}") from error
+
+
+def load_params(path: Path = Path("params.yaml")) -> Params:
+    """Read and check params.yaml.
+
+    Raises:
+        UserError: the file is missing, is not YAML, or holds a wrong knob.
+    """
+    return resolve(read_params(path))

@@ -1,0 +1,42 @@
+"""Knobs of make_masks, and what it is told."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from models.knobs import Kernels, Knobs, Maybe, Number, Share, Shares, WorkingSide, knob
+
+BackgroundThreshold = Annotated[Share | Literal["otsu"] | None, Maybe]
+"""A constant, Otsu's method for each image, or none: 1 - the strongest class competes."""
+
+
+class MasksKnobs(Knobs):
+    """From maps to pseudo masks."""
+
+    crf: Annotated[Kernels | None, Maybe] = knob("irn", "kernels of the dense CRF, or none", "IRN (released)")
+    crf_unary: Literal["labels", "softmax"] = knob(
+        "labels",
+        "labels (hard labels at 0.7 confidence), softmax (the maps as probabilities)",
+        "IRN, AMN, TransCAM (released)",
+    )
+    unary_labels: Annotated[Annotated[int, Number, Field(ge=2)] | None, Maybe] = knob(
+        None,
+        "labels that share the remaining 0.3; none: background and the image's classes",
+        "IRN, AMN (released)",
+    )
+    confidence_pair: Annotated[Shares | None, Maybe] = knob(
+        None, "none, or foreground and background thresholds: between them is ignored"
+    )
+    max_side: WorkingSide = knob(
+        1024, "the CRF works at most at this longer side; masks have the photograph's size"
+    )
+
+    @model_validator(mode="after")
+    def _pair_ordered(self) -> MasksKnobs:
+        if self.confidence_pair is not None and self.confidence_pair[0] < self.confidence_pair[1]:
+            raise ValueError(
+                f"confidence_pair is foreground, background with foreground >= background; got {self.confidence_pair}"
+            )
+        return self

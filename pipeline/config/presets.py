@@ -1,0 +1,92 @@
+"""Where values come from: defaults, presets, params.yaml; later layers win.
+
+A preset file has the layers `common`, `<profile>` and `<profile>_<data set>`. They apply in this order: those of
+`base.yaml`, those of the method that it is `like`, its own, and those of the variant (a row of a paper's table).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from pydantic_core import PydanticUndefined
+
+from models.knobs import Knobs
+
+PRESETS = Path(__file__).parents[1] / "presets"
+PROFILES = ("compact", "paper")
+Tree = dict[str, Any]
+
+
+class Layer(NamedTuple):
+    """Some values, and what a person calls the place that they stand in."""
+
+    name: str
+    values: Tree
+
+
+@cache
+def _files() -> dict[str, Tree]:
+    """The preset files by name."""
+    return {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(PRESETS.glob("*.yaml"))}
+
+
+@cache
+def _owners() -> dict[str, str]:
+    """For each method the file that describes it: its own, or the one that lists it as a variant."""
+    owners = {name: name for name in _files() if name != "base"}
+    return owners | {variant: name for name in list(owners) for variant in _files()[name].get("variants", {})}
+
+
+def methods() -> list[str]:
+    """Names of the methods that have a preset."""
+    return sorted(_owners())
+
+
+def _sources(method: str) -> Iterator[Layer]:
+    """The preset of a method as whole files, what it is `like` first."""
+    owner = _owners()[method]
+    own = _files()[owner]
+    variant = own["variants"][method] if method != owner else {}
+    if like := variant.get("like", own.get("like")):
+        yield from _sources(like)
+    yield Layer(f"{owner}.yaml", own)
+    if variant:
+        yield Layer(f"{owner}.yaml {method}", variant)
+
+
+def layers(method: str, profile: str, data_name: str) -> list[Layer]:
+    """What the presets give for a method, profile and data set, in the order in which they apply."""
+    parts = ("common", profile, f"{profile}_{data_name}")
+    files = [Layer("base.yaml", _files()["base"]), *_sources(method)]
+    return [Layer(f"{file.name} {part}", file.values[part]) for file in files for part in parts if file.values.get(part)]
+
+
+def merge(low: Tree, high: Tree) -> Tree:
+    """`high` over `low`, group by group."""
+    merged = dict(low)
+    for key, value in high.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = merge(merged[key], value) if both else value
+    return merged
+
+
+def defaults(group: type[Knobs]) -> Tree:
+    """The published defaults that a group declares; knobs without one are left out."""
+    found: Tree = {}
+    for name, field in group.model_fields.items():
+        if field.default is not PydanticUndefined:
+            found[name] = field.default.model_dump() if isinstance(field.default, Knobs) else field.default
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, Knobs):
+            found[name] = defaults(field.annotation)
+    return found
+
+
+def given(knobs: Tree) -> Tree:
+    """What params.yaml sets: all but the word `preset`, which leaves a knob to the layers below."""
+    return {
+        key: given(value) if isinstance(value, dict) else value for key, value in knobs.items() if value != "preset"
+    }

@@ -1,0 +1,65 @@
+"""What a stage is told: the JSON that `configure` writes for it, read once when it starts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import ValidationError
+
+from models.knobs import Knobs, Seed
+from pipeline.run.errors import UserError
+
+CONFIG = Path("data/config")
+T = TypeVar("T", bound=Knobs)
+
+
+class Told(Knobs):
+    """What every stage is told besides its knobs: the digest of the code that it runs (see `pipeline.config.code`)."""
+
+    code: str = ""
+
+
+class Seeded(Told):
+    """What trainings are told besides."""
+
+    seed: Seed
+
+
+class Runtime(Knobs):
+    """How to run, not what to compute: no result depends on it, so no stage's hash does.
+
+    Attributes:
+        root: the folder that holds the photographs.
+        device: auto, cpu or cuda.
+        precision: of forward passes.
+        processes: more than one starts torchrun.
+        workers: processes that load images and run the CRF.
+    """
+
+    root: str | None
+    device: Literal["auto", "cpu", "cuda"]
+    precision: Literal["auto", "float32", "bfloat16", "float16"]
+    processes: int
+    workers: int
+
+    @property
+    def folder(self) -> Path:
+        """The folder that holds the photographs."""
+        return Path(str(self.root))
+
+
+def told(stage: str, section: type[T]) -> T:
+    """What `configure` wrote for a stage (or `runtime`, for all).
+
+    Raises:
+        UserError: `configure` has not run, or wrote something else.
+    """
+    path = CONFIG / f"{stage}.json"
+    try:
+        return section.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} not found; run `dvc repro` or `python -m pipeline.configure` first") from error
+    except (ValidationError, json.JSONDecodeError) as error:
+        raise UserError(f"{path} is not what configure writes; run `python -m pipeline.configure`: {error}") from error
