@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-IGNORE = 255
+from models.labels import IGNORE
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.amn.balanced_seed_loss import AMN_FORM, IGNORE, SeedLossForm, seed_loss
+from models.amn.balanced_seed_loss import AMN_FORM, SeedLossForm, seed_loss
 from models.amn.conditioning import ConditionedHead, HeadKind
 from models.cam.classifier import tag_loss
+from models.labels import IGNORE
 from models.localizer import Activations, AttentionClassifier, Localizer
 from models.networks.attention import AttentionCoupling, Observer
 from models.networks.backbones import Backbone

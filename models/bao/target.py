@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from models.amn.balanced_seed_loss import IGNORE
+from models.labels import IGNORE
 
 Network = TypeVar("Network", bound=nn.Module)
 Buffers = Literal["own", "copy", "ema"]

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from models.amn.balanced_seed_loss import IGNORE, SeedLossForm
-from models.amn.network import AmnNetwork, nearest
+from models.amn.balanced_seed_loss import SeedLossForm
+from models.amn.network import AmnNetwork
 from models.bao.network import BaoNetwork, bao_loss, target_labels
 from models.bao.target import (
     Phase,
@@ -22,6 +22,8 @@ from models.bao.target import (
     target_of,
     update_target,
 )
+from models.labels import IGNORE
+from models.maps import nearest
 from models.registry import CLASSIFIERS
 from pipeline.config.params import TrainLocalizerConfig
 from pipeline.data.dataset import LabelledExamples

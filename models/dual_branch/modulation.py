@@ -15,8 +15,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from models.maps import min_max, resize
 from models.networks.backbones import BACKBONES, StagedBackbone
-from models.toco.cams import min_max, resize
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ def consistency_loss(
         others: the other network's; resized to the grid of `cams` if theirs differs.
         tags: (B, K) of 0 and 1.
         norm: 1 for absolute, 2 for squared differences.
-        spread: bring every map to [0, 1] first, see `toco_cams.min_max`.
+        spread: bring every map to [0, 1] first, see `models.maps.min_max`.
 
     Returns:
         Mean over present classes and cells; 0 without any.

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.localizer import Activations, Localizer
+from models.maps import resize
 from models.networks.attention import Observer
 from models.networks.backbones import Backbone, EfficientNetLite0, ResNet50
 from models.networks.loading import VIT_TAG, check_and_load, load_trunk
 from models.segmenters.segmenter import Segmenter
-from models.toco.cams import resize
 
 VIT_HEADS = ("head.*",)
 """Entries of timm's checkpoints that the encoder leaves out."""

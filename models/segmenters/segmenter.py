@@ -10,9 +10,8 @@ from torch.nn import functional
 from torchvision.models.segmentation import deeplabv3_resnet101
 from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 
+from models.labels import IGNORE
 from models.networks.backbones import EfficientNetLite0
-
-IGNORE = 255
 
 
 class Segmenter(nn.Module):
