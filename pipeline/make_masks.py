@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from models.labels import IGNORE
 from pipeline.config.masks import BackgroundThreshold, MasksKnobs
 from pipeline.data.dataset import read_photograph
 from pipeline.data.images import resize_image, resize_labels, scaled_size
 from pipeline.data.manifest import Record, load_manifest
-from pipeline.data.masks import IGNORE, write_mask
+from pipeline.data.masks import write_mask
 from pipeline.maps.background import Maps, Threshold, confident_channels, labels_of_channels, with_background
 from pipeline.maps.crf import crf_channels
 from pipeline.maps.store import fused_maps, read_entry

@@ -15,13 +15,14 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from models.labels import IGNORE
 from models.networks.vit import ToCoNetwork, ToCoSegmenter
 from models.segmenters.segmenter import SEGMENTERS, Segmenter, pixel_loss, predict
 from pipeline.config.params import TrainSegmenterConfig, stage_config
 from pipeline.data.dataset import MaskedExamples, Photographs, resized_view
 from pipeline.data.images import SMALLEST_SIDE, scaled_size
 from pipeline.data.manifest import PREPARED, Manifest, Record, load_manifest
-from pipeline.data.masks import IGNORE, read_mask, write_mask
+from pipeline.data.masks import read_mask, write_mask
 from pipeline.maps.background import hard_channels
 from pipeline.maps.crf import KERNELS, dense_crf, softmax_energies
 from pipeline.run.errors import UserError

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-IGNORE = 255
+from models.labels import IGNORE
 
 MAX_LABELS = 255  # labels from here on take part in no pair
 

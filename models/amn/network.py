@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from models.amn.balanced_seed_loss import balanced_seed_loss
 from models.amn.knobs import SeedLossKnobs
 from models.amn.conditioning import ConditionedHead
 from models.localizer import Activations, Localizer
-from models.maps import EPSILON, place
+from models.maps import nearest
 from models.networks.attention import Observer
 from models.build import trunk
 from models.networks.backbone import StagedBackbone
@@ -56,55 +55,3 @@ class AmnNetwork(Localizer):
         """Logits of normalised images (B, 3, H, W) with tags (B, classes); observers have nothing to see."""
         logits = self(images, tags)
         return Activations(logits[:, 1:], logits[:, 0])
-
-
-def nearest(labels: Tensor, size: Sequence[int]) -> Tensor:
-    """Resize label maps by taking, for each new cell, the pixel under its centre.
-
-    Args:
-        labels: (..., H, W) of any type.
-        size: new height and width.
-
-    Returns:
-        (..., *size); for a whole factor f rows and columns f // 2, f // 2 + f, ...
-
-    Source: AMN reduces labels this way (`released`); resizing by corners would shift them by half a cell.
-    """
-    rows, columns = (
-        (2 * torch.arange(new, device=labels.device) + 1) * old // (2 * new)
-        for old, new in zip(labels.shape[-2:], size, strict=True)
-    )
-    return labels[..., rows[:, None], columns]
-
-
-def fuse_logits(
-    logits: Sequence[Tensor],
-    size: tuple[int, int],
-    extents: Sequence[tuple[int, int]],
-    class_ids: Sequence[int],
-    initial: Tensor | None = None,
-) -> Tensor:
-    """One map for the background and each present class from the logits of several scales.
-
-    The mean over scales goes through softmax over all channels, present or not; then each map is stretched to [0, 1].
-
-    Args:
-        logits: one (1+C, h_i, w_i) map per scale, mirror images already merged.
-        size: height and width of the result.
-        extents: for each scale the height and width that its grid covers, in pixels of the result; the released code
-            takes `size` for all.
-        class_ids: 1-based ids of the present classes.
-        initial: labels (H', W') of any size that the network was trained on, 0 background. With them only the
-            foreground and ignored pixels of these labels are stretched and the others keep their probability, so the
-            initial labels help to decide (`released`). None stretches everywhere (`reconstructed`).
-
-    Returns:
-        (1+K, H, W) float32 in [0, 1]; channel 0 background, channel k class `class_ids[k-1]`.
-
-    Source: `released` AMN code; the constant in the stretching is 1e-5 there too.
-    """
-    total = torch.stack([place(grid.float(), e, size) for grid, e in zip(logits, extents, strict=True)]).mean(0)
-    maps = total.softmax(0)[[0, *class_ids]]
-    low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
-    stretched = (maps - low) / (high - low + EPSILON)
-    return stretched if initial is None else torch.where(nearest(initial, size) != 0, stretched, maps)

@@ -8,10 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.labels import IGNORE
 from models.networks.loading import load_trunk
-
-
-IGNORE = 255
 
 
 class Segmenter(nn.Module):

@@ -6,25 +6,10 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional
+
+from models.maps import min_max, resize
 
 SCALES = (1.0, 0.5, 1.5)
-EPSILON = 1e-5
-
-
-def resize(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """Maps (B, C, h, w) to (B, C, *size), bilinear between pixel centres."""
-    return functional.interpolate(maps, tuple(size), mode="bilinear", align_corners=False)
-
-
-def min_max(maps: Tensor) -> Tensor:
-    """Shift and stretch every map (B, C, h, w) to [0, 1]; constant maps become 0.
-
-    No gradient flows through the extrema. An absent class is stretched like any other: multiply by the tags after.
-    Source: released code of ToCo (`utils/camutils.py`), 1e-5 beside the maximum as there: `released`.
-    """
-    shifted = maps - maps.detach().amin(dim=(2, 3), keepdim=True)
-    return shifted / (shifted.detach().amax(dim=(2, 3), keepdim=True) + EPSILON)
 
 
 @torch.no_grad()

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from models.affinity.pairs import IGNORE
+from models.labels import IGNORE
+from models.maps import resize
 from models.refine.par import PAR, PUBLISHED
-from models.toco.cams import resize
 
 Threshold = float | Tensor
 """One number, or a tensor (B,) with one for each image."""

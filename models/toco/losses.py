@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from models.affinity.pairs import IGNORE
+from models.labels import IGNORE
 from models.cam.classifier import tag_loss
 from models.toco.knobs import TocoKnobs
 from models.toco.network import Output, ToCoNetwork
 from models.precision import full_precision
 from models.refine.par import PAR
-from models.toco.cams import SCALES, multi_scale_cams, resize
+from models.maps import resize
+from models.toco.cams import SCALES, multi_scale_cams
 from models.toco.contrast import ContrastHeads, ctc_loss
 from models.toco.crops import choose_corners, crop_flags, cut_crops
 from models.toco.labels import (

@@ -9,8 +9,8 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from models.knobs import Augmentation
+from models.labels import IGNORE
 from pipeline.data.images import resize_image, resize_labels, scaled_size
-from pipeline.data.masks import IGNORE
 
 
 def normalise(image: NDArray[np.uint8], mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:

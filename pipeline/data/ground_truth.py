@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from models.labels import IGNORE
 from pipeline.data.manifest import PREPARED, Manifest, Record
-from pipeline.data.masks import IGNORE, read_mask
+from pipeline.data.masks import read_mask
 from pipeline.run.errors import UserError
 from pipeline.run.files import inside, read_json
 

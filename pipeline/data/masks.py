@@ -11,8 +11,6 @@ from PIL import Image, UnidentifiedImageError
 from pipeline.run.errors import UserError
 from pipeline.run.files import write_atomic
 
-IGNORE = 255
-
 
 def voc_palette() -> NDArray[np.uint8]:
     """(256, 3) colours of the VOC devkit: bit k of a channel comes from bit 3k (+0, 1, 2) of the label."""

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.masks import IGNORE
+from models.labels import IGNORE
 
 Maps = NDArray[np.float32]
 Labels = NDArray[np.uint8]

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
-from models.amn.network import fuse_logits
 from models.localizer import Localizer
+from models.maps import fuse_logits
 from models.networks.conformer import Conformer
 from models.propagation.knobs import Settings
 from models.propagation.rule import RULES, Observed, Rule, check_grid
@@ -24,7 +24,7 @@ from pipeline.config.params import Cams
 from pipeline.data.dataset import Photographs, resized_view
 from pipeline.data.images import SMALLEST_SIDE, scaled_size
 from pipeline.data.manifest import Manifest, Record, same_size_batches
-from pipeline.maps.store import SHARD_IMAGES, CamEntry, Fusion, grid_extent, shard_path, write_shard
+from pipeline.maps.store import SHARD_IMAGES, CamEntry, grid_extent, shard_path, write_shard
 from pipeline.run.errors import UserError
 from pipeline.run.runtime import rank, world_size
 from pipeline.training.loop import autocast
@@ -134,7 +134,7 @@ def view_maps(
     classes: Sequence[Sequence[int]],
     class_count: int,
     rules: Rules,
-    fusion: Fusion = "max",
+    fusion: str = "max",
 ) -> dict[str, list[Tensor]]:
     """For each rule the maps of every view, its and its mirror image's merged, on the CPU.
 

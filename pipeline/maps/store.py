@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,13 +23,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from models.maps import fuse_cams, fuse_minmax, fuse_toco, place
+from models.maps import FUSIONS
 from pipeline.run.errors import UserError
 from pipeline.run.files import write_atomic
 
 FORMAT = "tags2masks-cams-2"
-Fusion = Literal["max", "minmax", "scores", "toco"]
-FUSIONS: tuple[Fusion, ...] = get_args(Fusion)
+FUSION_NAMES = tuple(FUSIONS)  # a shard holds the number of its images' fusion
 SHARD_IMAGES = 200  # about a minute of work on two cores: what a kill can lose
 
 
@@ -44,8 +43,9 @@ class CamEntry:
         maps: one (K, h_i, w_i) float32 map per scale.
         extents: the height and width that each scale's grid covers, in pixels of the photograph (not less than it).
         background: one (h_i, w_i) map per scale, or nothing for methods without a background map.
-        fusion: how the scales become one map: `max`, `minmax` and `toco` rectify and normalise each class (IRN's,
-            TransCAM's and ToCo's rule), `scores` are values in [0, 1] that compete as they are and are averaged.
+        fusion: how the scales become one map, a name in `FUSIONS`: `max`, `minmax` and `toco` rectify and normalise
+            each class (as IRN, TransCAM and ToCo), `scores` are values in [0, 1] that compete as they are and are
+            averaged.
     """
 
     id: str
@@ -54,7 +54,7 @@ class CamEntry:
     maps: tuple[Tensor, ...]
     extents: tuple[tuple[int, int], ...]
     background: tuple[Tensor, ...] = ()
-    fusion: Fusion = "max"
+    fusion: str = "max"
 
 
 def shard_path(folder: Path, number: int) -> Path:
@@ -68,7 +68,7 @@ def write_shard(path: Path, entries: Sequence[CamEntry], produced_by: Mapping[st
     for entry in entries:
         tensors[f"{entry.id}/size"] = torch.tensor(entry.size, dtype=torch.int32)
         tensors[f"{entry.id}/extents"] = torch.tensor(entry.extents, dtype=torch.int32)
-        tensors[f"{entry.id}/fusion"] = torch.tensor(FUSIONS.index(entry.fusion), dtype=torch.uint8)
+        tensors[f"{entry.id}/fusion"] = torch.tensor(FUSION_NAMES.index(entry.fusion), dtype=torch.uint8)
         tensors[f"{entry.id}/class_ids"] = torch.tensor(entry.class_ids, dtype=torch.int16)
         for kind, maps in (("maps", entry.maps), ("background", entry.background)):
             for scale, values in enumerate(maps):
@@ -109,7 +109,7 @@ def _entry(shard: Any, name: str, names: set[str]) -> CamEntry:
         maps=tuple(found["maps"]),
         extents=tuple((height, width) for height, width in facts["extents"]),
         background=tuple(found["background"]),
-        fusion=FUSIONS[facts["fusion"]],
+        fusion=FUSION_NAMES[facts["fusion"]],
     )
 
 
@@ -190,14 +190,7 @@ def fused_maps(entry: CamEntry, size: tuple[int, int]) -> tuple[NDArray[np.float
     extents = [(round(height * factors[0]), round(width * factors[1])) for height, width in entry.extents]
 
     def fuse(maps: Sequence[Tensor]) -> NDArray[np.float32]:
-        if entry.fusion == "max":
-            return np.asarray(fuse_cams(maps, size, extents).numpy())
-        if entry.fusion == "minmax":
-            return np.asarray(fuse_minmax(maps, size, extents).clamp(min=0).numpy())
-        if entry.fusion == "toco":
-            return np.asarray(fuse_toco(maps, size, extents).numpy())
-        placed = [place(grid, extent, size) for grid, extent in zip(maps, extents, strict=True)]
-        return np.asarray(torch.stack(placed).mean(0).numpy())
+        return np.asarray(FUSIONS[entry.fusion].scales(maps, size, extents).numpy())
 
     maps = fuse(entry.maps) if entry.class_ids else np.zeros((0, *size), dtype=np.float32)
     return maps, fuse([grid[None] for grid in entry.background])[0] if entry.background else None

@@ -18,12 +18,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from models.labels import IGNORE
 from pipeline.config.params import ARTEFACTS, ReportConfig, stage_config
 from pipeline.data.dataset import Photographs
 from pipeline.data.ground_truth import GroundTruth
 from pipeline.data.images import resize_image, resize_labels
 from pipeline.data.manifest import PREPARED, Manifest, Record, load_manifest
-from pipeline.data.masks import IGNORE, read_mask, voc_palette
+from pipeline.data.masks import read_mask, voc_palette
 from pipeline.maps.store import fused_maps, read_entry, store_index
 from pipeline.report.pictures import (
     COLOURS,

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from models.labels import IGNORE
 from pipeline.data.images import scaled_size
-from pipeline.data.masks import IGNORE, voc_palette
+from pipeline.data.masks import voc_palette
 from pipeline.scoring.charts import new_figure
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.masks import IGNORE
+from models.labels import IGNORE
 
 Labels = NDArray[np.uint8]
 Confusion = NDArray[np.int64]

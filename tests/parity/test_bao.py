@@ -17,9 +17,9 @@ from models.amn.balanced_seed_loss import (
     smoothed_targets,
 )
 from models.amn.conditioning import DilatedSum, LabelConditioning
-from models.amn.network import fuse_logits, nearest
 from models.bao.network import BaoNetwork, bao_loss, target_labels, target_scores
 from models.bao.target import TargetSchedule, Update, cosine_momentum, update_target
+from models.maps import fuse_logits, nearest
 from tests.models.bao.test_target import schedule
 from tests.support.filled_weights import filled
 from tests.support.golden_files import GOLDEN_DIR, golden, load

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from models.labels import IGNORE
 from models.maps import fuse_cams
 from pipeline.config.params import MakeMasksConfig
-from pipeline.data.masks import IGNORE
 from pipeline.make_masks import mask_channels
 from pipeline.maps.background import hard_labels, with_background
 from pipeline.maps.crf import KERNELS, dense_crf, label_energies, softmax_energies

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from models.amn.balanced_seed_loss import AMN_FORM, DSRG_FORM, IGNORE, SeedLossForm, seed_loss, smoothed_targets
+from models.amn.balanced_seed_loss import AMN_FORM, DSRG_FORM, SeedLossForm, seed_loss, smoothed_targets
+from models.labels import IGNORE
 
 FORMS = [AMN_FORM, DSRG_FORM, SeedLossForm("image", "mean", 0.2, 3.0), SeedLossForm("batch", "sum", 0.0, 0.5, 1e-3)]
 

@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from models.affinity.pairs import reduce_label
-from models.amn.balanced_seed_loss import IGNORE, seed_loss
+from models.amn.balanced_seed_loss import seed_loss
 from models.amn.conditioning import ConditionedHead, HeadKind
-from models.amn.network import AmnNetwork, fuse_logits, nearest
+from models.amn.network import AmnNetwork
 from models.bao.network import BaoHead, BaoNetwork, bao_loss, target_labels, target_scores
 from models.bao.target import target_of
 from models.cam.classifier import tag_loss
+from models.labels import IGNORE
 from models.networks.attention import AttentionCoupling, AttentionSum
 
 Norm = Literal["max", "minmax"]
@@ -227,39 +227,6 @@ def test_amn_on_every_backbone(backbone: str, stride: int) -> None:
     frozen = {name.split(".")[0] for name, p in network.backbone.named_parameters() if not p.requires_grad}
     assert frozen == {"conv1", "bn1"} or backbone != "resnet50"
     assert all(parameter.requires_grad for parameter in network.head.parameters())
-
-
-@pytest.mark.parametrize("factor", [1, 2, 16])
-def test_nearest_takes_the_pixel_under_the_centre(factor: int) -> None:
-    labels = torch.randint(0, 256, (2, 3 * factor, 5 * factor), dtype=torch.uint8)
-    assert torch.equal(nearest(labels, (3, 5)), reduce_label(labels, factor))
-    enlarged = labels.repeat_interleave(2, -1).repeat_interleave(2, -2)
-    assert torch.equal(nearest(labels, enlarged.shape[-2:]), enlarged)
-
-
-def test_stretching_inside_the_initial_foreground_only() -> None:
-    torch.manual_seed(0)
-    logits, size, ids = [torch.randn(6, 4, 5), torch.randn(6, 2, 3)], (16, 20), [2, 5]
-    extents = [(16, 20), (20, 24)]
-    plain = fuse_logits(logits, size, extents, ids)
-    assert plain.shape == (3, 16, 20) and plain.dtype == torch.float32
-    assert not plain.amin((1, 2)).any() and (plain.amax((1, 2)) > 0.999).all()
-    nowhere, everywhere = torch.zeros(8, 10, dtype=torch.uint8), torch.full((8, 10), 255, dtype=torch.uint8)
-    assert torch.equal(fuse_logits(logits, size, extents, ids, everywhere), plain)
-    raw = fuse_logits(logits, size, extents, ids, nowhere)
-    everything = fuse_logits(logits, size, extents, [1, 2, 3, 4, 5], nowhere)
-    torch.testing.assert_close(everything.sum(0), torch.ones(size))  # probabilities
-    torch.testing.assert_close(raw, everything[[0, 2, 5]])
-    half = nowhere.clone()
-    half[:, 5:] = 2
-    mixed = fuse_logits(logits, size, extents, ids, half)
-    assert torch.equal(mixed[..., 10:], plain[..., 10:]) and torch.equal(mixed[..., :10], raw[..., :10])
-
-
-def test_constant_maps_fuse_without_nan() -> None:
-    fused = fuse_logits([torch.zeros(3, 2, 2)], (4, 4), [(4, 4)], [1])
-    assert torch.equal(fused, torch.zeros(2, 4, 4))
-    assert fuse_logits([torch.zeros(3, 2, 2)], (4, 4), [(4, 4)], []).shape == (1, 4, 4)
 
 
 def test_amn_loss_of_labels_without_one_side(amn: AmnNetwork) -> None:

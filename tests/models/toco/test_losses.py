@@ -9,10 +9,11 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
+from models.maps import resize
 from models.networks.vit import ToCoNetwork
 from models.refine.par import PAR
 from models.schedules import cosine_threshold, warm_poly_rate
-from models.toco.cams import min_max, multi_scale_cams, resize
+from models.toco.cams import multi_scale_cams
 from models.toco.contrast import ContrastHeads, ctc_loss
 from models.toco.crops import candidates, choose_corners, crop_flags, cut_crops, mirror_views
 from models.toco.labels import (
@@ -146,14 +147,6 @@ def test_released_boxes_of_padded_images_leave_no_pair() -> None:
 def test_pairs_of_labels() -> None:
     pairs = pair_labels(torch.tensor([[[0, 1], [1, 255]]], dtype=torch.uint8))
     assert pairs[0].tolist() == [[255, 0, 0, 255], [0, 255, 1, 255], [0, 1, 255, 255], [255] * 4]
-
-
-def test_maps_are_spread_to_the_unit_interval() -> None:
-    maps = torch.stack([torch.linspace(-3, 5, 16), torch.full((16,), 2.0)]).view(1, 2, 4, 4)
-    spread = min_max(maps)
-    assert spread[0, 0].min() == 0
-    assert spread[0, 0].max() == pytest.approx(1, abs=1e-5)
-    assert (spread[0, 1] == 0).all()
 
 
 # --------------------------------------------------------------------------------------------------------- refinement

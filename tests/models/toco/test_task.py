@@ -13,10 +13,10 @@ from PIL import Image
 from torch import Tensor
 
 from models.localizers import LOCALIZERS
+from models.maps import min_max, resize
 from models.networks.vit import ToCoNetwork
 from models.refine.par import PAR
 from models.toco import task as toco_training
-from models.toco.cams import min_max, resize
 from models.toco.contrast import ContrastHeads
 from models.toco.crops import mirror_views
 from models.toco.task import OneStageTraining, build_model, train_toco

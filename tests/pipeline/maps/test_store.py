@@ -10,13 +10,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.maps import fuse_cams
+from models.maps import FUSIONS, fuse_cams
 from pipeline.config.params import MakeMasksConfig
 from pipeline.make_masks import mask_channels
 from pipeline.maps.background import hard_labels, otsu_threshold, with_background
 from pipeline.maps.crf import KERNELS, dense_crf, label_energies, softmax_energies
 from pipeline.maps.store import (
-    FUSIONS,
     CamEntry,
     fused_maps,
     read_entry,
@@ -35,7 +34,7 @@ def entry(name: str, classes: tuple[int, ...], seed: int = 0) -> CamEntry:
     background = (
         tuple(torch.rand(side, side + 2, generator=generator).half().float() for side in (3, 6)) if seed else ()
     )
-    return CamEntry(name, (40, 50), classes, maps, ((48, 64), (40, 50)), background, fusion=FUSIONS[seed % 3])
+    return CamEntry(name, (40, 50), classes, maps, ((48, 64), (40, 50)), background, fusion=list(FUSIONS)[seed % 3])
 
 
 def facts(one: CamEntry) -> tuple[object, ...]:

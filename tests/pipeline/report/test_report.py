@@ -16,9 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from models.labels import IGNORE
 from pipeline.config.params import ARTEFACTS, EvaluateConfig, resolve, runtime, stage_config, stage_configs
 from pipeline.data.manifest import PREPARED, Manifest, Record, load_manifest, save_ground_truth, save_manifest
-from pipeline.data.masks import IGNORE, voc_palette, write_mask
+from pipeline.data.masks import voc_palette, write_mask
 from pipeline.evaluate import evaluate, evaluate_epochs, evaluate_rules
 from pipeline.maps.store import CamEntry, shard_path, write_shard
 from pipeline.report import __main__ as report
