@@ -1,13 +1,14 @@
 """Stage train_classifier: a multi-label classifier on image tags.
 
-Reads the manifest and the photographs; writes `data/classifier` and `metrics/classifier.json` (mean average precision
-of the tags on the validation split). Methods that train everything at once have the network `none`: they get a note
-that there is no classifier.
+Reads the manifest and the photographs; writes `data/classifier`, `metrics/classifier.json` (mean average precision of
+the tags on the validation split) and `metrics/details/classifier.json`. Methods that train everything at once have the
+network `none`: they get a note that there is no classifier.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,12 +27,13 @@ from pipeline.run.resume import resume_folder
 from pipeline.run.runtime import derived_seed, pick_device, rank
 from pipeline.run.stage import run_distributed_stage
 from pipeline.scoring.charts import save_history
+from pipeline.scoring.records import write_scores
 from pipeline.training.loop import Batch, autocast, fit
 from pipeline.training.weights import load_initial, save_network
 
 OUTPUT, METRICS, PLOTS = (
     Path("data/classifier"),
-    Path("metrics/classifier.json"),
+    Path("metrics"),
     Path("metrics/plots/classifier"),
 )
 
@@ -42,7 +44,7 @@ def main() -> None:
     manifest = load_manifest()
     if config.network == "none":
         if rank() == 0:
-            write_no_classifier()
+            write_no_classifier(config.code)
         return
     description = classifier_description(config.network, len(manifest.classes), config.dropout)
     with resume_folder("train_classifier", config, [PREPARED / "manifest.csv", PREPARED / "classes.json"]) as folder:
@@ -53,20 +55,21 @@ def main() -> None:
         examples = TaggedExamples(manifest.split("train"), config.augmentation, normalisation)
         history = fit(network, network.head, objective, examples, config.optimisation, config.seed, folder)
         if rank() == 0:
-            scores = tag_scores(network, manifest, sum(config.augmentation.long_side) / 2)
+            scores = tag_scores(network, manifest, sum(config.augmentation.long_side) / 2, config.code)
             with new_folder(OUTPUT) as output:
                 save_network(output, network, description)
             save_history(PLOTS, history)
-            write_json(METRICS, scores)
+            write_scores(METRICS, "classifier", scores)
 
 
-def write_no_classifier() -> None:
+def write_no_classifier(code: str) -> None:
     """The outputs of this stage for methods without a classifier: no tag is scored."""
     with new_folder(OUTPUT) as output:
         write_json(output / "network.json", {"network": "none"})
     with new_folder(PLOTS) as plots:
         save_history(plots, [])
-    write_json(METRICS, {"per_class": {}, "classes_scored": 0, "images": 0, "protocol": {"network": "none"}})
+    scores = {"per_class": {}, "classes_scored": 0, "images": 0, "protocol": {"network": "none"}}
+    write_scores(METRICS, "classifier", scores | {"code": {"train_classifier": code}})
 
 
 def objective(network: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -75,7 +78,7 @@ def objective(network: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tenso
 
 
 @torch.inference_mode()
-def tag_scores(network: Localizer, manifest: Manifest, long_side: float) -> dict[str, object]:
+def tag_scores(network: Localizer, manifest: Manifest, long_side: float, code: str) -> dict[str, Any]:
     """Average precision per class on the validation split, each photograph at the mean training size."""
     held_out = manifest.split("val")
     photographs, device = Photographs(held_out), pick_device()
@@ -93,6 +96,7 @@ def tag_scores(network: Localizer, manifest: Manifest, long_side: float) -> dict
         "classes_scored": len(named),
         "images": len(held_out.records),
         "protocol": {"split": "val", "long_side": long_side, "pixel_labels": "none"},
+        "code": {"train_classifier": code},
     }
 
 

@@ -709,9 +709,10 @@ class PrepareDataConfig(Section):
 
 
 class TrainClassifierConfig(Classifier):
-    """What train_classifier is told."""
+    """What train_classifier is told; `code` is the digest of the code that it runs."""
 
     seed: Seed
+    code: str = ""
 
 
 class TrainLocalizerConfig(LocalizerKnobs):
@@ -742,10 +743,14 @@ class TrainSegmenterConfig(Segmenter):
 
 
 class EvaluateConfig(Section):
-    """What evaluate is told: the background rule, and the protocol that every metrics file states."""
+    """What evaluate is told: the background rule, the protocol that every details file states, and the code.
+
+    `code` is the digest of the code of each stage that made the artefact, by the name of the stage.
+    """
 
     bg_thresh: BackgroundRule
     protocol: dict[str, Any]
+    code: dict[str, str] = {}
 
 
 class ReportConfig(Report):
