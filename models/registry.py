@@ -98,6 +98,7 @@ class Method(NamedTuple):
 
     Attributes:
         task: its module, which has `tasks(start)` (see `models.task`).
+        network: what it leaves, by its name in `NETWORKS`.
         groups: the groups of knobs below `localizer` that it reads.
         classifier: what it starts from: any classifier, one with or without attention; none trains all at once.
         maps: it makes activation maps while it trains, so it is told the knobs of `cams`.
@@ -105,6 +106,7 @@ class Method(NamedTuple):
     """
 
     task: str
+    network: str
     groups: tuple[str, ...]
     classifier: Literal["any", "attention", "convolution", "none"] = "any"
     maps: bool = False
@@ -117,11 +119,11 @@ class Method(NamedTuple):
 
 
 METHODS = {
-    "amn": Method("models.amn.task", ("amn",), maps=True),
-    "bao": Method("models.bao.task", ("bao",), "attention", maps=True),
-    "toco": Method("models.toco.task", ("toco",), "none", earlier=("aux",)),
-    "dual_branch": Method("models.dual_branch.task", ("toco", "dual_branch"), "none", earlier=("aux",)),
-    "esol": Method("models.esol.task", ("esol",), "convolution", earlier=("baseline", "expansion")),
+    "amn": Method("models.amn.task", "amn", ("amn",), maps=True),
+    "bao": Method("models.bao.task", "bao", ("bao",), "attention", maps=True),
+    "toco": Method("models.toco.task", "toco", ("toco",), "none", earlier=("aux",)),
+    "dual_branch": Method("models.dual_branch.task", "toco", ("toco", "dual_branch"), "none", earlier=("aux",)),
+    "esol": Method("models.esol.task", "esol", ("esol",), "convolution", earlier=("baseline", "expansion")),
 }
 """Second trainings; without one (`none`) the classifier is the localizer."""
 

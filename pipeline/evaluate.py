@@ -2,7 +2,8 @@
 
 Run as `python -m pipeline.evaluate seeds` (or rules, localizer, refined, masks, segmenter). Maps and masks are scored
 on the training split, restricted to the tags; predictions on the validation split, without tags. Where the data set has
-no masks, what can be said without them is reported: coverage.
+no masks, what can be said without them is reported: coverage. `metrics/<artefact>.json` gets the numbers that people
+compare, `metrics/details/<artefact>.json` all else; rules and localizer have details alone.
 """
 
 from __future__ import annotations
@@ -18,18 +19,23 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from models.labels import IGNORE
-from pipeline.config.params import EVALUATED, EvaluateConfig, stage_config
+from models.knobs import Knobs
+from pipeline.config.masks import BackgroundThreshold
 from pipeline.data.ground_truth import GroundTruth
 from pipeline.data.manifest import Manifest, Record, load_manifest
 from pipeline.data.masks import read_mask
-from pipeline.maps.background import Rule, hard_labels, with_background
+from pipeline.maps.background import Threshold, hard_labels, with_background
 from pipeline.run.files import new_folder, write_json
-from pipeline.run.stage import run_stage
+from pipeline.run.stage import run_light_stage
+from pipeline.run.told import Runtime, told
+from pipeline.scoring.artefacts import EVALUATED
 from pipeline.scoring.charts import save_curve, save_epochs, save_over_activation, save_per_class, save_rules
+from pipeline.scoring.records import details_path, write_scores
 from pipeline.scoring.scores import Confusion, ThresholdCurve, confusion_matrix, over_activation, summary
 
 Labels = NDArray[np.uint8]
 Maps = NDArray[np.float32]
+METRICS = Path("metrics")
 MAP_ARTEFACTS = ("seeds", "refined")
 RULE_SCORES = ("miou", "foreground_miou", "precision", "recall", "fpr", "fnr", "oracle", "no_threshold")
 
@@ -43,59 +49,76 @@ class Item:
     maps: Maps | None = None
 
 
-def main() -> None:
+class EvaluateConfig(Knobs):
+    """What evaluate is told.
+
+    Attributes:
+        bg_thresh: the background threshold.
+        protocol: what every details file states of how the artefact was made.
+        code: the digest of the code of each stage that made the artefact, by the name of the stage.
+    """
+
+    bg_thresh: BackgroundThreshold
+    protocol: dict[str, Any]
+    code: dict[str, str] = {}
+
+
+def main(runtime: Runtime) -> None:
     """Score the artefact named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("artefact", choices=EVALUATED)
     artefact: str = parser.parse_args().artefact
-    config = stage_config(f"evaluate_{artefact}", EvaluateConfig)
+    config = told(f"evaluate_{artefact}", EvaluateConfig)
     if artefact in ("localizer", "rules"):
-        (evaluate_epochs if artefact == "localizer" else evaluate_rules)(config)
+        (evaluate_epochs if artefact == "localizer" else evaluate_rules)(config, runtime.folder)
         return
     manifest = load_manifest()
     split = manifest.split("val" if artefact == "segmenter" else "train")
-    with new_folder(Path("metrics/plots") / artefact) as plots:
-        metrics = evaluate(artefact, split, config, plots)
-    write_json(Path("metrics") / f"{artefact}.json", metrics)
+    with new_folder(METRICS / "plots" / artefact) as plots:
+        scores = evaluate(artefact, split, config, runtime.folder, plots)
+    write_scores(METRICS, artefact, scores)
 
 
-def evaluate(artefact: str, manifest: Manifest, config: EvaluateConfig, plots: Path) -> dict[str, Any]:
-    """All numbers of one artefact; charts go into `plots`."""
-    truth, coverage = GroundTruth(manifest), Coverage(manifest)
+def evaluate(
+    artefact: str, manifest: Manifest, config: EvaluateConfig, root: Path, plots: Path
+) -> dict[str, Any]:
+    """All scores of one artefact and what they mean; charts go into `plots`."""
+    truth, coverage = GroundTruth(manifest, root), Coverage(manifest)
     tally = Tally(truth, manifest)
     for item in coverage.counted(read_artefact(artefact, manifest, config.bg_thresh)):
         tally.add(item)
-    metrics: dict[str, Any] = {
+    scores: dict[str, Any] = {
         "images": len(tally.scored),
         "coverage": coverage.summary(),
         "protocol": protocol(artefact, config, tally.scored),
+        "code": config.code,
     }
     if not tally.scored:
         print("no masks were given: reporting coverage only")
         save_per_class(plots, coverage.per_class(), f"{artefact}: share of tags that the mask shows", "share")
-        return metrics
-    metrics |= tally.summary()
+        return scores
+    scores |= tally.summary()
     if artefact == "seeds" and (earlier := store_scores(Path("data/seeds"), truth, manifest, config.bg_thresh)):
-        metrics["earlier"] = earlier
+        scores["earlier"] = earlier
     if not tally.confusion[1:].any():
         print(f"WARNING: the ground truth of all {len(tally.scored)} images shows no class: foreground has no recall")
-    save_per_class(plots, metrics["per_class"], f"{artefact}: IoU per class")
+    save_per_class(plots, scores["per_class"], f"{artefact}: IoU per class")
     rates = over_activation(tally.confusion, manifest.classes)
     save_over_activation(plots, rates, f"{artefact}: over-activation per class")
-    if "oracle" in metrics:
+    if "oracle" in scores:
         used = 0.5 if config.bg_thresh is None else config.bg_thresh
         save_curve(plots, *tally.curve_points(), used if isinstance(used, float | int) else None)
-    return metrics
+    return scores
 
 
-def evaluate_epochs(config: EvaluateConfig) -> None:
+def evaluate_epochs(config: EvaluateConfig, root: Path) -> None:
     """Score the maps that the localizer's training left of a few photographs after every epoch, where it did.
 
     Per epoch and network: mIoU of the labels that its foreground maps give without a threshold (1 - the strongest class
     competes), and with its own background map where it has one.
     """
     manifest = load_manifest().split("train")
-    truth = GroundTruth(manifest)
+    truth = GroundTruth(manifest, root)
     rows: list[dict[str, Any]] = []
     for store in sorted(Path("data/localizer/epochs").glob("*-*")):
         network, epoch = store.name.rsplit("-", 1)
@@ -112,31 +135,35 @@ def evaluate_epochs(config: EvaluateConfig) -> None:
                     "miou": scores["miou"],
                 }
             )
-    with new_folder(Path("metrics/plots/localizer")) as plots:
+    with new_folder(METRICS / "plots/localizer") as plots:
         save_epochs(plots, rows)
     epochs: dict[str, dict[str, list[float]]] = {}
     for row in rows:
         for key in ("labels_miou", "miou"):
             epochs.setdefault(row["network"], {}).setdefault(key, []).append(row[key])
-    metrics = {
-        "epochs": epochs,
-        "protocol": protocol("localizer", config, {record.id for record in truth.known(manifest)}),
-    }
-    write_json(Path("metrics/localizer.json"), metrics)
+    write_details("localizer", {"epochs": epochs}, config, truth, manifest)
 
 
-def evaluate_rules(config: EvaluateConfig) -> None:
+def evaluate_rules(config: EvaluateConfig, root: Path) -> None:
     """Score the maps of every propagation rule, where extract_cams was asked for several."""
     manifest = load_manifest().split("train")
-    truth = GroundTruth(manifest)
+    truth = GroundTruth(manifest, root)
     rules = store_scores(Path("data/rules"), truth, manifest, config.bg_thresh)
-    with new_folder(Path("metrics/plots/rules")) as plots:
+    with new_folder(METRICS / "plots/rules") as plots:
         save_rules(plots, rules)
+    write_details("rules", {"rules": rules}, config, truth, manifest)
+
+
+def write_details(
+    artefact: str, scores: dict[str, Any], config: EvaluateConfig, truth: GroundTruth, manifest: Manifest
+) -> None:
+    """Write scores of several maps at once: no one number of them could stand in a metrics file."""
     known = {record.id for record in truth.known(manifest)}
-    write_json(Path("metrics/rules.json"), {"rules": rules, "protocol": protocol("rules", config, known)})
+    facts = {"protocol": protocol(artefact, config, known), "code": config.code}
+    write_json(details_path(METRICS, artefact), scores | facts)
 
 
-def store_scores(folder: Path, truth: GroundTruth, manifest: Manifest, rule: Rule) -> dict[str, dict[str, Any]]:
+def store_scores(folder: Path, truth: GroundTruth, manifest: Manifest, threshold: Threshold) -> dict[str, dict[str, Any]]:
     """Scores of every store of maps below a folder, by the store's name; none where no mask is known."""
     found: dict[str, dict[str, Any]] = {}
     for store in sorted(path for path in folder.iterdir() if path.is_dir()):
@@ -214,7 +241,7 @@ def protocol(artefact: str, config: EvaluateConfig, scored: set[str]) -> dict[st
 # --------------------------------------------------------------------------------------------------------- artefacts
 
 
-def read_artefact(artefact: str, manifest: Manifest, rule: Rule) -> Iterator[Item]:
+def read_artefact(artefact: str, manifest: Manifest, threshold: Threshold) -> Iterator[Item]:
     """The artefact of every photograph, one at a time."""
     if artefact not in MAP_ARTEFACTS:
         folder = Path("data/masks") if artefact == "masks" else Path("data/segmenter/predictions")
@@ -224,7 +251,7 @@ def read_artefact(artefact: str, manifest: Manifest, rule: Rule) -> Iterator[Ite
     yield from read_maps(Path("data") / artefact, manifest, rule)
 
 
-def read_maps(store: Path, manifest: Manifest, rule: Rule) -> Iterator[Item]:
+def read_maps(store: Path, manifest: Manifest, threshold: Threshold) -> Iterator[Item]:
     """The maps of every photograph and the labels that they give, one at a time."""
     from pipeline.maps.store import fused_maps, read_store  # PyTorch is not needed for masks
 
@@ -276,4 +303,4 @@ class Coverage:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_light_stage(main)

@@ -1,37 +1,41 @@
 """Stage train_classifier: a multi-label classifier on image tags.
 
-Reads the manifest and the photographs; writes `data/classifier` and `metrics/classifier.json` (mean average precision
-of the tags on the validation split). Methods that train everything at once have the network `none`: they get a note
-that there is no classifier.
+Reads the manifest and the photographs; writes `data/classifier`, `metrics/classifier.json` (mean average precision of
+the tags on the validation split) and `metrics/details/classifier.json`. Methods that train everything at once have the
+network `none`: they get a note that there is no classifier.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 from tqdm import tqdm
 
-from models.cam.classifier import mean_average_precision, tag_loss
+from models.build import build, classifier_description
+from models.cam.classifier import mean_average_precision
+from models.cam.knobs import ClassifierKnobs
+from models.cam.task import ClassifierTask
 from models.localizer import Localizer
-from models.registry import build_classifier, classifier_description, load_backbone
-from pipeline.config.params import TrainClassifierConfig, stage_config
-from pipeline.data.dataset import Photographs, TaggedExamples, resized_view
+from models.registry import CLASSIFIERS
+from pipeline.data.dataset import Photographs, TaggedViews, resized_view
 from pipeline.data.images import SMALLEST_SIDE, scaled_size
 from pipeline.data.manifest import PREPARED, Manifest, load_manifest
 from pipeline.run.files import new_folder, write_json
 from pipeline.run.resume import resume_folder
-from pipeline.run.runtime import derived_seed, pick_device, rank
+from pipeline.run.runtime import Machine, derived_seed, rank
 from pipeline.run.stage import run_distributed_stage
+from pipeline.run.told import Seeded, told
 from pipeline.scoring.charts import save_history
-from pipeline.training.loop import Batch, autocast, fit
+from pipeline.scoring.records import write_scores
+from pipeline.training.loop import fit
 from pipeline.training.weights import load_initial, save_network
 
 OUTPUT, METRICS, PLOTS = (
     Path("data/classifier"),
-    Path("metrics/classifier.json"),
+    Path("metrics"),
     Path("metrics/plots/classifier"),
 )
 
@@ -58,32 +62,34 @@ def main(machine: Machine) -> None:
         task = ClassifierTask(network, config.optimisation)
         history = fit(task, views, config.optimisation, config.seed, folder, machine)
         if rank() == 0:
+            scores = tag_scores(network, manifest, sum(config.augmentation.long_side) / 2, machine)
             with new_folder(OUTPUT) as output:
                 save_network(output, network, description)
             save_history(PLOTS, history)
-            write_scores(network, manifest, config, machine)
+            write_scores(METRICS, "classifier", scores | {"code": {"train_classifier": config.code}})
 
 
-def write_no_classifier() -> None:
+def write_no_classifier(code: str) -> None:
     """The outputs of this stage for methods without a classifier: no tag is scored."""
     with new_folder(OUTPUT) as output:
         write_json(output / "network.json", {"network": "none"})
     with new_folder(PLOTS) as plots:
         save_history(plots, [])
-    write_json(METRICS, {"per_class": {}, "classes_scored": 0, "images": 0, "protocol": {"network": "none"}})
+    scores = {"per_class": {}, "classes_scored": 0, "images": 0, "protocol": {"network": "none"}}
+    write_scores(METRICS, "classifier", scores | {"code": {"train_classifier": code}})
 
 
 @torch.inference_mode()
-def tag_scores(network: Localizer, manifest: Manifest, long_side: float) -> dict[str, object]:
+def tag_scores(network: Localizer, manifest: Manifest, long_side: float, machine: Machine) -> dict[str, Any]:
     """Average precision per class on the validation split, each photograph at the mean training size."""
     held_out = manifest.split("val")
-    photographs, device = Photographs(held_out), pick_device()
+    photographs = Photographs(held_out, machine.root)
     normalisation = (network.backbone.mean, network.backbone.std)
     logits = []
     for record in tqdm(held_out.records, desc="tags of the validation split", disable=None):
         view = resized_view(photographs.read(record), scaled_size(record.size, long_side, SMALLEST_SIDE), normalisation)
-        with autocast(device):
-            logits.append(network(view[None].to(device)).float().cpu())
+        with machine.autocast():
+            logits.append(network(view[None].to(machine.device)).float().cpu())
     precision = mean_average_precision(torch.cat(logits), torch.from_numpy(held_out.tag_matrix()))
     named = {manifest.classes[index]: value for index, value in precision.items()}
     return {

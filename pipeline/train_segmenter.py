@@ -7,19 +7,19 @@ network `localizer` has learned already, beside the maps: nothing is trained, an
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 from tqdm import tqdm
 
 from models.labels import IGNORE
-from models.networks.vit import ToCoNetwork, ToCoSegmenter
-from models.segmenters.segmenter import SEGMENTERS, Segmenter, pixel_loss, predict
-from pipeline.config.params import TrainSegmenterConfig, stage_config
-from pipeline.data.dataset import MaskedExamples, Photographs, resized_view
+from models.build import build
+from models.registry import SEGMENTERS
+from models.segmenters.knobs import SegmenterKnobs
+from models.segmenters.segmenter import Segmenter, predict
+from models.segmenters.task import SegmenterTask
+from pipeline.data.dataset import LabelledViews, Photographs, resized_view
 from pipeline.data.images import SMALLEST_SIDE, scaled_size
 from pipeline.data.manifest import PREPARED, Manifest, Record, load_manifest
 from pipeline.data.masks import read_mask, write_mask
@@ -28,10 +28,11 @@ from pipeline.maps.crf import KERNELS, dense_crf, softmax_energies
 from pipeline.run.errors import UserError
 from pipeline.run.files import new_folder, read_json
 from pipeline.run.resume import resume_folder
-from pipeline.run.runtime import barrier, derived_seed, pick_device, rank, world_size
+from pipeline.run.runtime import Machine, barrier, derived_seed, rank, world_size
 from pipeline.run.stage import run_distributed_stage
+from pipeline.run.told import Seeded, told
 from pipeline.scoring.charts import save_history
-from pipeline.training.loop import Batch, History, autocast, fit
+from pipeline.training.loop import History, fit
 from pipeline.training.weights import load_initial, load_network, save_network
 
 MASKS, LOCALIZER = Path("data/masks"), Path("data/localizer")

@@ -14,7 +14,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.config.params import EVALUATED
+from pipeline.scoring.artefacts import EVALUATED
 from pipeline.run.errors import UserError
 from pipeline.run.files import new_folder
 from pipeline.run.stage import run_stage

@@ -9,20 +9,30 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import re
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("models", "pipeline")
+TABLES = ROOT / "models/registry.py"
+MODULE = re.compile(rf"\b(?:{'|'.join(PACKAGES)})(?:\.\w+)+")
 TEMPLATES = "*.j2"
 LENGTH = 16
 
 
-def code_digest(modules: Iterable[str]) -> str:
-    """The digest of some modules and of everything of this project that they import."""
-    total = hashlib.sha256()
-    for path in sorted(imported(modules)):
+def code_digest(module: str, entries: Iterable[Any] = ()) -> str:
+    """The digest of a stage's code.
+
+    Args:
+        module: of the stage.
+        entries: what the configuration chooses: names of modules, and entries of the tables in `models.registry`.
+    """
+    chosen = [repr(entry) for entry in entries]
+    total = hashlib.sha256("\n".join(chosen).encode())
+    for path in sorted(imported([module, *MODULE.findall(" ".join(chosen))])):
         total.update(f"{path.relative_to(ROOT)} {_file_digest(path)}\n".encode())
     return total.hexdigest()[:LENGTH]
 
@@ -30,13 +40,14 @@ def code_digest(modules: Iterable[str]) -> str:
 def imported(modules: Iterable[str]) -> set[Path]:
     """The files of some modules, of all that they import of this project, and of templates beside them.
 
-    Imports inside functions and for type checkers count too.
+    Imports inside functions and for type checkers count too. The tables of names do not: what they name counts itself,
+    so that a new method leaves the others' code as it is.
     """
     found: set[Path] = set()
     waiting = [path for name in modules for path in _files(name)]
     while waiting:
         path = waiting.pop()
-        if path not in found:
+        if path not in found and path != TABLES:
             found.add(path)
             waiting += [file for name in _imports(path) for file in _files(name)]
     return found | {template for path in found for template in path.parent.glob(TEMPLATES)}

@@ -16,15 +16,10 @@ from pipeline.config.cams import CamsKnobs
 from pipeline.config.data import DataKnobs
 from pipeline.config.localizer import LocalizerKnobs
 from pipeline.config.masks import BackgroundThreshold, MasksKnobs
+from pipeline.config.report import ReportKnobs
 
 ATTENTION = [name for name, classifier in CLASSIFIERS.items() if classifier.attention]
 CONVOLUTION = [name for name, classifier in CLASSIFIERS.items() if not classifier.attention]
-
-
-class ReportKnobs(Knobs):
-    """The HTML page."""
-
-    gallery: Annotated[int, Number, Field(ge=0, le=200)] = knob(12, "photographs shown")
 
 
 class Params(Knobs):

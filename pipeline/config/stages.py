@@ -5,15 +5,11 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from models.registry import AFFINITIES, CLASSIFIERS, ENCODERS, METHODS, NETWORKS, classifier_description, modules_of
-from models.registry import BACKBONES, SEGMENTERS
+from models.registry import AFFINITIES, BACKBONES, CLASSIFIERS, ENCODERS, NETWORKS, SEGMENTERS, Network
 from pipeline.config.code import code_digest
 from pipeline.config.params import Params
 from pipeline.run.told import Runtime
-
-ARTEFACTS = ("seeds", "refined", "masks", "segmenter")
-EVALUATED = ("localizer", "rules", *ARTEFACTS)
-"""What `evaluate` scores: also BAO's maps after each epoch (`localizer`) and the compared propagation rules (`rules`)."""
+from pipeline.scoring.artefacts import EVALUATED
 
 UPSTREAM = {
     "localizer": ("prepare_data", "train_classifier", "train_localizer"),
@@ -25,18 +21,21 @@ UPSTREAM["masks"] = (*UPSTREAM["refined"], "make_masks")
 UPSTREAM["segmenter"] = (*UPSTREAM["masks"], "train_segmenter")
 """The stages that an artefact is made by."""
 
+SCORED = tuple(f"evaluate_{name}" for name in EVALUATED)
 Json = dict[str, Any]
 
 
 def stage_configs(params: Params) -> dict[str, Json]:
     """What every stage is told, by the name of its file below `data/config`."""
     told = _knobs(params)
-    code = {stage: code_digest(modules) for stage, modules in stage_modules(params).items()}
-    for stage in told:
-        told[stage]["code"] = code[stage]
-    for artefact in EVALUATED:
-        config = told[f"evaluate_{artefact}"]
-        config["code"] = {stage: code[stage] for stage in UPSTREAM[artefact]} | {"evaluate": config["code"]}
+    entries = stage_entries(params)
+    code = {stage: code_digest(f"pipeline.{stage}", entries.get(stage, [])) for stage in told if stage not in SCORED}
+    evaluate = code_digest("pipeline.evaluate")
+    for stage, digest in code.items():
+        told[stage]["code"] = digest
+    for name in EVALUATED:
+        upstream = {stage: code[stage] for stage in UPSTREAM[name]}
+        told[f"evaluate_{name}"]["code"] = upstream | {"evaluate": evaluate}
     return told
 
 
@@ -73,48 +72,65 @@ def _localizer(params: Params) -> Json:
 # ---------------------------------------------------------------------------------------------------------------- code
 
 
-def stage_modules(params: Params) -> dict[str, set[str]]:
-    """The modules that each stage runs; what these import belongs to them (see `pipeline.config.code`)."""
-    classifier = _classifier_modules(params)
-    localizer = _localizer_modules(params) | classifier
-    affinity = _affinity_modules(params)
-    segmenter = {SEGMENTERS[params.segmenter.network].at.split(":")[0]} if params.segmenter.network in SEGMENTERS else localizer
-    rules = {module for text in params.cams.rules for module in params.cams.modules(text)}
-    task = {params.training.task} if params.training else set()
-    maps = rules if params.training and params.training.maps else set()
-    named = {
-        "prepare_data": {f"pipeline.data.sources.{params.data.name}"},
+def stage_entries(params: Params) -> dict[str, list[Any]]:
+    """What each stage runs beyond its imports: entries of the tables in `models.registry`, and names of modules."""
+    classifier = _classifier_entries(params)
+    localizer = [*classifier, *_localizer_entries(params)]
+    rules = [module for text in params.cams.rules for module in params.cams.modules(text)]
+    training = params.training
+    affinity = _built(params.affinity.network, params.affinity.backbone)
+    own_segmenter = SEGMENTERS.get(params.segmenter.network)
+    return {
+        "prepare_data": [f"pipeline.data.sources.{params.data.name}"],
         "train_classifier": classifier,
-        "train_localizer": localizer | task | maps,
-        "extract_cams": localizer | rules,
+        "train_localizer": [*localizer, *([training] if training else []), *(rules if training and training.maps else [])],
+        "extract_cams": [*localizer, *rules],
         "train_affinity": affinity,
         "refine_cams": affinity,
-        "make_masks": set(),
-        "train_segmenter": segmenter,
-        **{f"evaluate_{artefact}": set() for artefact in EVALUATED},
-        "report": set(),
+        "train_segmenter": [own_segmenter] if own_segmenter else localizer,
     }
-    return {stage: {f"pipeline.{stage.removesuffix('_' + stage.split('_')[-1]) if stage.startswith('evaluate_') else stage}", *modules} for stage, modules in named.items()}
 
 
-def _classifier_modules(params: Params) -> set[str]:
-    if params.classifier.network == "none":
-        return set()
-    return modules_of(classifier_description(params.classifier.network, 1, 0.0))
+def _built(network: str, *trunks: str) -> list[Any]:
+    """The entries of a network by its name in `network.json`, and of its trunks; none for `none`."""
+    if network not in NETWORKS:
+        return []
+    return [Network(NETWORKS[network]), *((BACKBONES | ENCODERS)[name] for name in trunks)]
 
 
-def _localizer_modules(params: Params) -> set[str]:
+def _classifier_entries(params: Params) -> list[Any]:
+    """The classifier, its network and, where it has one by name, its trunk."""
+    chosen = CLASSIFIERS.get(params.classifier.network)
+    if chosen is None:
+        return []
+    trunks = [value for key, value in chosen.arguments.items() if key == "backbone"]
+    return [chosen, *_built(chosen.network, *trunks)]
+
+
+def _localizer_entries(params: Params) -> list[Any]:
     """The network that train_localizer leaves, with its trunks."""
-    groups = params.localizer.groups().values()
-    trunks = {(BACKBONES | ENCODERS)[group.backbone].at.split(":")[0] for group in groups if hasattr(group, "backbone")}
-    name = "toco" if params.one_stage else params.localizer.network
-    return trunks | ({NETWORKS[name].split(":")[0]} if name in NETWORKS else set())
+    if params.training is None:
+        return []
+    trunks = [group.backbone for group in params.localizer.groups().values() if hasattr(group, "backbone")]
+    return _built(params.training.network, *trunks)
 
 
-def _affinity_modules(params: Params) -> set[str]:
-    if params.affinity.network not in AFFINITIES:
-        return set()
-    return modules_of({"network": params.affinity.network, "backbone": params.affinity.backbone})
+def initial_weights(params: Params) -> dict[str, tuple[str, str | None, str]]:
+    """For each group that starts from weights: the network or trunk, where its ImageNet weights come from, the knob."""
+    wanted: dict[str, tuple[str, str | None, str]] = {}
+    for name, group, table in (
+        ("classifier", params.classifier, CLASSIFIERS),
+        ("segmenter", params.segmenter, SEGMENTERS),
+    ):
+        if (entry := table.get(group.network)) is not None:
+            wanted[name] = (group.network, entry.imagenet, group.weights)
+    groups = {f"localizer.{name}": group for name, group in params.localizer.groups().items()}
+    if params.affinity.network in AFFINITIES:
+        groups["affinity"] = params.affinity
+    for name, group in groups.items():
+        if hasattr(group, "backbone"):
+            wanted[name] = (group.backbone, (BACKBONES | ENCODERS)[group.backbone].imagenet, group.weights)
+    return wanted
 
 
 # ------------------------------------------------------------------------------------------------- for tables and pages

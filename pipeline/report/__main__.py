@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from models.labels import IGNORE
-from pipeline.config.params import ARTEFACTS, ReportConfig, stage_config
+from pipeline.config.report import ReportKnobs
 from pipeline.data.dataset import Photographs
 from pipeline.data.ground_truth import GroundTruth
 from pipeline.data.images import resize_image, resize_labels
@@ -44,8 +44,11 @@ from pipeline.report.pictures import (
 )
 from pipeline.run.errors import UserError
 from pipeline.run.files import new_folder, read_json, write_text
-from pipeline.run.stage import run_stage
+from pipeline.run.stage import run_light_stage
+from pipeline.run.told import Runtime, Told, told
+from pipeline.scoring.artefacts import ARTEFACTS
 from pipeline.scoring.charts import save_figure, save_table
+from pipeline.scoring.records import details_path, read_scores
 
 OUTPUT, METRICS, PLOTS = Path("metrics/report"), Path("metrics"), Path("metrics/plots")
 SEEDS, MASKS, PREDICTIONS = Path("data/seeds"), Path("data/masks"), Path("data/segmenter/predictions")
@@ -62,6 +65,12 @@ SCORES = {
 COVERAGE = {"foreground": "foreground pixels", "ignored": "ignored pixels", "tags_shown": "tags shown"}
 
 
+class ReportConfig(ReportKnobs, Told):
+    """What report is told: its own knobs, and all others for display."""
+
+    params: dict[str, Any]
+
+
 @dataclass(frozen=True)
 class Run:
     """What the earlier stages have left behind."""
@@ -70,7 +79,7 @@ class Run:
     manifest: Manifest
     truth: GroundTruth
     notes: list[str]
-    metrics: dict[str, dict[str, Any]]
+    scores: dict[str, dict[str, Any]]
     rules: dict[str, dict[str, Any]]
     epochs: dict[str, dict[str, list[float]]]
     classifier: dict[str, Any]
@@ -93,10 +102,10 @@ class Row:
     tiles: tuple[Tile, ...]
 
 
-def main() -> None:
+def main(runtime: Runtime) -> None:
     """Write the page and the chart."""
-    run = load_run()
-    rows = [(name, split_of(run, name), *mious(run.metrics[name])) for name in ARTEFACTS]
+    run = load_run(runtime.folder)
+    rows = [(name, split_of(run, name), *mious(run.scores[name])) for name in ARTEFACTS]
     with new_folder(OUTPUT) as folder:
         columns = zip(("artefact", "split", "miou", "oracle_miou"), zip(*rows, strict=True), strict=True)
         save_table(folder / "miou.csv", dict(columns))
@@ -105,7 +114,7 @@ def main() -> None:
     print(f"the report is {OUTPUT / 'index.html'}")
 
 
-def load_run() -> Run:
+def load_run(root: Path) -> Run:
     """Everything but the pictures.
 
     Raises:
@@ -113,14 +122,14 @@ def load_run() -> Run:
     """
     manifest = load_manifest()
     return Run(
-        config=stage_config("report", ReportConfig),
+        config=told("report", ReportConfig),
         manifest=manifest,
-        truth=GroundTruth(manifest),
+        truth=GroundTruth(manifest, root),
         notes=read_json(PREPARED / "notes.json", "prepare_data"),
-        metrics={name: read_json(METRICS / f"{name}.json", f"evaluate@{name}") for name in ARTEFACTS},
-        rules=read_json(METRICS / "rules.json", "evaluate@rules")["rules"],
-        epochs=read_json(METRICS / "localizer.json", "evaluate@localizer")["epochs"],
-        classifier=read_json(METRICS / "classifier.json", "train_classifier"),
+        scores={name: read_scores(METRICS, name, f"evaluate@{name}") for name in ARTEFACTS},
+        rules=read_json(details_path(METRICS, "rules"), "evaluate@rules")["rules"],
+        epochs=read_json(details_path(METRICS, "localizer"), "evaluate@localizer")["epochs"],
+        classifier=read_scores(METRICS, "classifier", "train_classifier"),
     )
 
 
@@ -143,7 +152,7 @@ def page(run: Run, miou_chart: str) -> str:
         splits={split: split_facts(run, split) for split in ("train", "val")},
         classes=run.manifest.classes,
         notes=run.notes,
-        artefacts={name: run.metrics[name] | {"split": split_of(run, name)} for name in ARTEFACTS},
+        artefacts={name: run.scores[name] | {"split": split_of(run, name)} for name in ARTEFACTS},
         rules=run.rules,
         epochs=run.epochs,
         scores=SCORES,
@@ -192,7 +201,7 @@ def _words(knobs: Any) -> Any:
 
 def split_of(run: Run, artefact: str) -> str:
     """The split that an artefact is scored on."""
-    return str(run.metrics[artefact]["protocol"]["split"])
+    return str(run.scores[artefact]["protocol"]["split"])
 
 
 def split_facts(run: Run, split: str) -> dict[str, int]:
@@ -201,14 +210,14 @@ def split_facts(run: Run, split: str) -> dict[str, int]:
     return {"images": len(part.records), "masks": len(run.truth.known(part))}
 
 
-def mious(metrics: dict[str, Any]) -> tuple[float | None, float | None]:
+def mious(scores: dict[str, Any]) -> tuple[float | None, float | None]:
     """mIoU, and mIoU at the oracle threshold."""
-    return metrics.get("miou"), metrics.get("oracle", {}).get("miou")
+    return scores.get("miou"), scores.get("oracle", {}).get("miou")
 
 
 def protocol_table(run: Run) -> dict[str, list[str]]:
-    """What each artefact's metrics file says about how it was scored: one row per fact."""
-    protocols = [run.metrics[name]["protocol"] for name in ARTEFACTS]
+    """What each artefact's details say about how it was scored: one row per fact."""
+    protocols = [run.scores[name]["protocol"] for name in ARTEFACTS]
     facts = dict.fromkeys(fact for protocol in protocols for fact in protocol)
     return {
         fact.replace("_", " "): [knob_text(protocol[fact]) if fact in protocol else "–" for protocol in protocols]
@@ -221,8 +230,8 @@ def per_class(run: Run) -> dict[str, dict[str, float]]:
 
     It is the IoU; where no artefact was scored, the share of the photographs tagged with the class whose mask shows it.
     """
-    if any("per_class" in metrics for metrics in run.metrics.values()):
-        found = {name: metrics.get("per_class", {}) for name, metrics in run.metrics.items()}
+    if any("per_class" in scores for scores in run.scores.values()):
+        found = {name: scores.get("per_class", {}) for name, scores in run.scores.items()}
     else:
         found = {name: _second_column(PLOTS / name / "per_class.csv", f"evaluate@{name}") for name in ARTEFACTS}
     order = ["background", *run.manifest.classes]
@@ -245,12 +254,12 @@ def _second_column(path: Path, producer: str) -> dict[str, float]:
 def curve_chart(run: Run) -> str | None:
     """The threshold curves of the artefacts that have one, or None."""
     curves = []
-    for name, metrics in run.metrics.items():
-        if "oracle" in metrics:
+    for name, scores in run.scores.items():
+        if "oracle" in scores:
             table = _read_csv(PLOTS / name / "threshold_curve.csv", f"evaluate@{name}")
-            oracle = (metrics["oracle"]["threshold"], metrics["oracle"]["miou"])
+            oracle = (scores["oracle"]["threshold"], scores["oracle"]["miou"])
             points = table["threshold"].tolist(), table["miou"].tolist()
-            curves.append(Curve(name, *points, metrics["protocol"]["bg_thresh"], metrics["miou"], oracle))
+            curves.append(Curve(name, *points, scores["protocol"]["bg_thresh"], scores["miou"], oracle))
     return figure_uri(curve_figure(curves)) if curves else None
 
 
@@ -297,7 +306,7 @@ class Gallery:
 
     def __init__(self, run: Run) -> None:
         self.run, self.manifest = run, run.manifest
-        self.photographs = Photographs(run.manifest)
+        self.photographs = Photographs(run.manifest, run.truth.root)
         self.shards = store_index(SEEDS) if run.config.gallery else {}
         self.labels: set[int] = set()
 
@@ -357,4 +366,4 @@ class Gallery:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_light_stage(main)

@@ -15,12 +15,14 @@ from pipeline import train_segmenter
 from pipeline.config.params import EvaluateConfig
 from pipeline.data.manifest import PREPARED, Manifest, Record, load_manifest, save_ground_truth, save_manifest
 from pipeline.data.masks import write_mask
-from pipeline.evaluate import evaluate
+from pipeline.evaluate import evaluate, main
 from pipeline.maps.store import CamEntry, shard_path, write_shard
 from pipeline.run.errors import UserError
+from pipeline.run.files import write_json
 from tests.support.tiny_training import write_runtime
 
-CONFIG = EvaluateConfig(bg_thresh=0.3, protocol={"method": "cam", "crf": None})
+CODE = {"extract_cams": "0123456789abcdef", "evaluate": "fedcba9876543210"}
+CONFIG = EvaluateConfig(bg_thresh=0.3, protocol={"method": "cam", "crf": None}, code=CODE)
 
 
 @pytest.fixture
@@ -47,22 +49,69 @@ def scores(project: Path, *masks: np.ndarray) -> dict[str, Any]:
 
 
 def test_plain_truth(project: Path) -> None:
-    truth = np.zeros((4, 6))
-    truth[:, :3] = 1
-    found = scores(project, truth, truth)
+    found = scores(project, half_true(), half_true())
     assert found["images"] == 2 and 0.5 < found["miou"] <= 1 and found["per_class"].keys() == {"background", "a"}
     assert found["oracle"]["miou"] >= found["miou"]
     assert found["coverage"]["tags_shown"] == 1
 
 
-def test_earlier_maps_are_scored_beside_the_seeds(project: Path) -> None:
+def half_true() -> np.ndarray:
     truth = np.zeros((4, 6))
     truth[:, :3] = 1
-    plain = scores(project, truth, truth)
+    return truth
+
+
+def run_stage_main(monkeypatch: pytest.MonkeyPatch, artefact: str) -> None:
+    """Run the stage as its command line does."""
+    write_json(Path(f"data/config/evaluate_{artefact}.json"), CONFIG.model_dump(mode="json"))
+    monkeypatch.setattr("sys.argv", ["evaluate", artefact])
+    main()
+
+
+@pytest.mark.parametrize("masks", [True, False])
+def test_numbers_go_to_metrics_and_all_else_to_details(
+    project: Path, monkeypatch: pytest.MonkeyPatch, masks: bool
+) -> None:
+    found = scores(project, half_true(), half_true())
+    if not masks:
+        save_ground_truth(PREPARED, {}, None)
+        found = {key: found[key] for key in ("coverage", "code")}
+    run_stage_main(monkeypatch, "seeds")
+    numbers = json.loads(Path("metrics/seeds.json").read_text())
+    details = json.loads(Path("metrics/details/seeds.json").read_text())
+    shown = {"miou", "foreground_miou", "precision", "recall", "over_activation", "oracle"}
+    assert set(numbers) == (shown if masks else set()), "no other number, and none that was not measured"
+    assert all(isinstance(number, float) for number in numbers.values())
+    scored = {"per_class", "classes_scored", "fpr", "fnr", "no_threshold", "oracle"}
+    assert details.keys() == {"images", "coverage", "protocol", "code"} | (scored if masks else set())
+    assert details["code"] == CODE and details["coverage"] == found["coverage"]
+    assert details["protocol"]["masks_given"] is masks and details["images"] == 2 * masks
+    if masks:
+        assert numbers["oracle"] == found["oracle"]["miou"] and numbers["miou"] == found["miou"]
+        assert {"threshold", "chosen_with", "foreground_miou"} == details["oracle"].keys()
+
+
+@pytest.mark.parametrize(("artefact", "key"), [("rules", "rules"), ("localizer", "epochs")])
+def test_rules_and_epochs_have_details_alone(
+    project: Path, monkeypatch: pytest.MonkeyPatch, artefact: str, key: str
+) -> None:
+    found = scores(project, half_true(), half_true())
+    shutil.copytree("data/seeds", "data/rules/none")
+    shutil.copytree("data/seeds", "data/localizer/epochs/online-01")
+    run_stage_main(monkeypatch, artefact)
+    assert not Path(f"metrics/{artefact}.json").exists()
+    details = json.loads(Path(f"metrics/details/{artefact}.json").read_text())
+    assert details.keys() == {key, "protocol", "code"} and details["code"] == CODE
+    scored = details["rules"]["none"]["miou"] if key == "rules" else details["epochs"]["online"]["miou"][0]
+    assert scored == (found["miou"] if key == "rules" else found["no_threshold"]["miou"])
+
+
+def test_earlier_maps_are_scored_beside_the_seeds(project: Path) -> None:
+    plain = scores(project, half_true(), half_true())
     assert "earlier" not in plain
     shutil.copytree("data/seeds", "data/other")
     Path("data/other").rename("data/seeds/baseline")
-    found = scores(project, truth, truth)
+    found = scores(project, half_true(), half_true())
     assert {name: found["earlier"]["baseline"][name] for name in ("miou", "precision", "recall")} == {
         name: plain[name] for name in ("miou", "precision", "recall")
     }

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from pipeline.config.params import ARTEFACTS, EVALUATED
 from tests.support import ROOT
 
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
@@ -29,8 +30,9 @@ def stages() -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for name, stage in PIPELINE["stages"].items():
         if "foreach" in stage:
-            for item in stage["foreach"]:
-                found[f"{name}@{item}"] = yaml.safe_load(yaml.safe_dump(stage["do"]).replace("${item}", item))
+            for key, item in stage["foreach"].items():
+                text = yaml.safe_dump(stage["do"]).replace("${key}", key).replace("${item}", item)
+                found[f"{name}@{key}"] = yaml.safe_load(text)
         else:
             found[name] = stage
     return found
@@ -103,15 +105,27 @@ def test_each_stage_is_told_by_its_own_file_alone(name: str) -> None:
 def test_metrics_and_plots_stay_in_git_and_nothing_persists(name: str) -> None:
     stage = stages()[name]
     assert "persist" not in yaml.safe_dump(stage)
-    for kind in ("metrics", "plots"):
+    for kind in ("metrics", "plots", "outs"):
         for entry in stage.get(kind, []):
-            ((path, options),) = entry.items()
-            assert options["cache"] is False and path.startswith("metrics/"), path
-    assert all(path.startswith("data/") for path in paths(stage.get("outs", [])))
+            if isinstance(entry, str):
+                assert kind == "outs" and entry.startswith("data/"), entry
+            else:
+                ((path, options),) = entry.items()
+                assert options["cache"] is False and path.startswith("metrics/"), path
+
+
+def test_every_artefact_has_details_and_only_some_have_numbers() -> None:
+    made = {path for stage in stages().values() for kind in ("outs", "metrics") for path in paths(stage.get(kind, []))}
+    json = {path.removeprefix("metrics/") for path in made if path.startswith("metrics/")}
+    counted = {f"{name}.json" for name in ("classifier", *ARTEFACTS)}
+    assert json == counted | {f"details/{name}.json" for name in ("classifier", *EVALUATED)}
+    shown = [*PIPELINE["metrics"], *(path for stage in stages().values() for path in paths(stage.get("metrics", [])))]
+    assert sorted(shown) == sorted(f"metrics/{name}" for name in counted), "what `dvc metrics show` prints"
 
 
 def test_nothing_is_listed_only_at_the_top() -> None:
-    made = {path for stage in stages().values() for kind in ("metrics", "plots") for path in paths(stage.get(kind, []))}
+    kinds = ("outs", "metrics", "plots")
+    made = {path for stage in stages().values() for kind in kinds for path in paths(stage.get(kind, []))}
     for path in PIPELINE.get("metrics", []):
         assert path in made
     for plot in PIPELINE.get("plots", []):

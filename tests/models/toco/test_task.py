@@ -322,7 +322,7 @@ def test_weights_that_cannot_be_had_stop_before_any_work() -> None:
 def test_the_whole_chain(project: Path) -> None:
     configure(refine__long_side=48)
     train_classifier.main()
-    assert read_json(Path("metrics/classifier.json"), "")["classes_scored"] == 0
+    assert read_json(Path("metrics/details/classifier.json"), "")["classes_scored"] == 0
     train_localizer.main()
     assert read_json(Path("data/localizer/network.json"), "")["network"] == "toco"
     assert not any(name.startswith(("branch", "contrast")) for name in weights())

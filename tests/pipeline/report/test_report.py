@@ -28,6 +28,7 @@ from pipeline.run.errors import UserError
 from pipeline.run.files import write_json
 from pipeline.scoring import charts
 from pipeline.scoring.charts import save_history
+from pipeline.scoring.records import read_scores, write_scores
 from tests.support import ROOT
 
 HEIGHT, WIDTH = 12, 18
@@ -96,7 +97,7 @@ def train_and_predict() -> None:
         write_shard(shard_path(Path("data") / name, 0), entries, {})
     for name in ("classifier", "localizer_training", "segmenter_training"):
         save_history(Path("metrics/plots") / name, [{"epoch": 1, "lr": 0.1, "loss": 0.7, "term": 0.2}])
-    write_json(Path("metrics/classifier.json"), {"images": 2, "classes_scored": 1, "map": 0.625})
+    write_scores(Path("metrics"), "classifier", {"images": 2, "classes_scored": 1, "map": 0.625})
 
 
 def make(
@@ -113,7 +114,7 @@ def make(
         plots = Path("metrics/plots") / name
         part = load_manifest().split("val" if name == "segmenter" else "train")
         config = stage_config(f"evaluate_{name}", EvaluateConfig)
-        write_json(Path("metrics") / f"{name}.json", evaluate(name, part, config, plots))
+        write_scores(Path("metrics"), name, evaluate(name, part, config, plots))
     Path("data/rules").mkdir(exist_ok=True)
     evaluate_rules(stage_config("evaluate_rules", EvaluateConfig))
     evaluate_epochs(stage_config("evaluate_localizer", EvaluateConfig))
@@ -178,7 +179,7 @@ def test_second_run_gives_the_same_bytes() -> None:
 def test_numbers_are_those_of_the_metrics(whole: tuple[str, Path]) -> None:
     page, folder = whole
     seeds = json.loads((folder / "metrics/seeds.json").read_text(encoding="utf-8"))
-    for value in (seeds["miou"], seeds["recall"], seeds["oracle"]["miou"], 0.625):
+    for value in (seeds["miou"], seeds["recall"], seeds["oracle"], 0.625):
         assert f"{value:.3f}" in page
     table = pd.read_csv(folder / "metrics/report/miou.csv")
     assert table["artefact"].tolist() == list(ARTEFACTS)
@@ -201,11 +202,11 @@ def test_several_rules_and_epochs_get_tables_of_their_own(whole: tuple[str, Path
     Wellformed().feed(again)
     assert "adcam:gamma=0" in text(again) and again.count("Propagation rules") == 1
     assert "online: labels without a threshold" in text(again)
-    found = json.loads(Path("metrics/rules.json").read_text(encoding="utf-8"))["rules"]
-    seeds = json.loads(Path("metrics/seeds.json").read_text(encoding="utf-8"))
+    found = json.loads(Path("metrics/details/rules.json").read_text(encoding="utf-8"))["rules"]
+    seeds = read_scores(Path("metrics"), "seeds", "")
     assert found["none"]["miou"] == found["adcam:gamma=0"]["miou"] == seeds["miou"]
     assert sorted(pd.read_csv("metrics/plots/rules/rules.csv")["rule"]) == ["adcam:gamma=0", "none"]
-    epochs = json.loads(Path("metrics/localizer.json").read_text(encoding="utf-8"))["epochs"]
+    epochs = json.loads(Path("metrics/details/localizer.json").read_text(encoding="utf-8"))["epochs"]
     assert epochs["online"]["labels_miou"] == [seeds["no_threshold"]["miou"]]
 
 
@@ -246,7 +247,7 @@ def test_without_masks_it_says_so_and_shows_coverage() -> None:
 
 def test_masks_of_one_split_only_and_no_tag_score() -> None:
     make(masks=("t0", "t2"))
-    write_json(Path("metrics/classifier.json"), {"images": 2, "classes_scored": 0})
+    write_scores(Path("metrics"), "classifier", {"images": 2, "classes_scored": 0})
     report.main()
     words = text(PAGE.read_text(encoding="utf-8"))
     assert "has no mean average precision" in words
@@ -278,11 +279,20 @@ def test_any_number_of_classes(count: int) -> None:
     assert f"{count} class" in text(page)
 
 
-def test_missing_input_names_the_stage_to_run() -> None:
+@pytest.mark.parametrize(
+    ("missing", "stage"),
+    [
+        ("masks.json", "evaluate@masks"),
+        ("details/masks.json", "evaluate@masks"),
+        ("details/rules.json", "evaluate@rules"),
+        ("details/classifier.json", "train_classifier"),
+    ],
+)
+def test_missing_input_names_the_stage_to_run(missing: str, stage: str) -> None:
     make(gallery=0)
     before = PAGE.read_bytes()
-    Path("metrics/masks.json").unlink()
-    with pytest.raises(UserError, match="evaluate@masks"):
+    (Path("metrics") / missing).unlink()
+    with pytest.raises(UserError, match=stage):
         report.main()
     assert PAGE.read_bytes() == before
 

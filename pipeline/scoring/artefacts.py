@@ -1,0 +1,7 @@
+"""What `evaluate` scores."""
+
+ARTEFACTS = ("seeds", "refined", "masks", "segmenter")
+"""The pipeline's products, each with numbers to compare."""
+
+EVALUATED = ("localizer", "rules", *ARTEFACTS)
+"""Also BAO's maps after each epoch (`localizer`) and the compared propagation rules (`rules`), in details alone."""
