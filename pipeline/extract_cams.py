@@ -14,8 +14,9 @@ from pathlib import Path
 import torch
 
 from models.localizers import LOCALIZERS
-from models.propagation.rule import RULES
-from pipeline.config.params import Cams, stage_config
+from models.propagation.rules import load_rule
+from pipeline.config.cams import Cams
+from pipeline.config.params import stage_config
 from pipeline.data.manifest import PREPARED, load_manifest
 from pipeline.maps.extraction import extend_store, rule_folder
 from pipeline.maps.store import shard_path
@@ -45,12 +46,12 @@ def main() -> None:
         if rank() == 0:
             with new_folder(OUTPUT) as output:
                 copy_store(rule_folder(folder, config.rules[0], config), output, count)
-                for rule in config.rules[1:]:
-                    if RULES[config.rule(rule)[0]].earlier is not None:
-                        copy_store(rule_folder(folder, rule, config), output / rule, count)
+                for text in config.rules[1:]:
+                    if load_rule(config.rule(text)[0]).earlier is not None:
+                        copy_store(rule_folder(folder, text, config), output / text, count)
             with new_folder(COMPARED) as output:
-                for rule in config.rules if len(config.rules) > 1 else ():
-                    copy_store(rule_folder(folder, rule, config), output / rule, count)
+                for text in config.rules if len(config.rules) > 1 else ():
+                    copy_store(rule_folder(folder, text, config), output / text, count)
 
 
 def copy_store(source: Path, target: Path, count: int) -> None:

@@ -10,23 +10,15 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, cast, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from models.propagation.knobs import (
-    EARLIER,
-    PUBLISHED,
-    READS,
-    Direction,
-    Mode,
-    PropagationRule,
-    Settings,
-    Similarity,
-)
+from models.knobs import Knobs as Section
+from models.propagation.rules import load_rule, rule_names
+from pipeline.config.cams import Cams
 from pipeline.run.errors import UserError, listed
 
 PRESETS = Path(__file__).parents[1] / "presets"
@@ -36,12 +28,8 @@ ARTEFACTS = ("seeds", "refined", "masks", "segmenter")
 EVALUATED = ("localizer", "rules", *ARTEFACTS)
 Transformer = Literal["vit_base", "lite0_vit", "lite0_early_vit", "vit_test"]
 TRANSFORMERS: tuple[str, ...] = get_args(Transformer)
-
-
-class Section(BaseModel):
-    """A checked, immutable group of knobs: no unknown keys, no silent conversion, no NaN."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+# The trainings whose networks give earlier maps, and the names of these.
+EARLIER = {"toco": ("aux",), "esol": ("baseline", "expansion")}
 
 
 def _none_word(value: Any) -> Any:
@@ -67,7 +55,6 @@ Side = Annotated[int, Number, Field(ge=32, le=4096)]
 Pair = Annotated[list[Count], Field(min_length=2, max_length=2)]
 Scales = Annotated[list[Annotated[float, Number, Field(ge=0.1, le=4)]], Field(min_length=1, max_length=12)]
 Dilations = Annotated[list[Count], Field(min_length=1, max_length=12)]
-RuleText = Annotated[str, Field(pattern=r"^[a-z_]+(:[a-z_]+=[\w.:-]+(,[a-z_]+=[\w.:-]+)*)?$", max_length=100)]
 TargetPhase = Annotated[str, Field(pattern=r"^\d+:(share|ema|freeze|auto)(:(iteration|epoch))?$")]
 BackgroundRule = Annotated[Share | Literal["otsu"] | None, Maybe]
 
@@ -321,97 +308,6 @@ class Localizer(LocalizerKnobs):
         return self
 
 
-class Propagation(Section):
-    """Knobs of the rule adcam; what they mean stands in `models.propagation.knobs`."""
-
-    blocks: Literal["rule", "all"] | Count
-    similarity: Similarity
-    gamma: NonNegative
-    topk: Annotated[Count | None, Maybe]
-    self_loop: Name
-    direction: Direction
-    sinkhorn_iters: Count
-    mode: Mode
-    steps: Annotated[int, Number, Field(ge=0)] | Literal["closed"]
-    alpha: Share
-    tau: NonNegative
-    residual: Share
-    box_mask: Annotated[Share | None, Maybe]
-    chunk: Count
-    max_tokens: Count
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Propagation:
-        self.settings()
-        return self
-
-    def settings(self) -> Settings:
-        """What the rules themselves read.
-
-        Raises:
-            ValueError: two knobs contradict each other.
-        """
-        return Settings(**self.model_dump(exclude={"blocks"}))
-
-
-def _one_word(value: Any) -> Any:
-    """A single word is a list of one."""
-    return [value] if isinstance(value, str) else value
-
-
-class Cams(Section):
-    """Multi-scale inference of activation maps."""
-
-    rules: Annotated[list[RuleText], BeforeValidator(_one_word), Field(min_length=1)]
-    long_side: Annotated[Side | None, Maybe]
-    scales: Scales
-    square: bool
-    fusion: Literal["max", "minmax", "toco"]
-    batch: Count
-    propagation: Propagation
-
-    @model_validator(mode="after")
-    def _rules_known(self) -> Cams:
-        chosen = [self.rule(text) for text in self.rules]
-        for number, one in enumerate(chosen):
-            if one in chosen[:number]:
-                raise ValueError(f"cams.rules: {self.rules[number]!r} is there twice")
-        return self
-
-    def rule(self, text: str) -> tuple[PropagationRule, Propagation]:
-        """The rule and the knobs that an entry of `rules` names: `adcam`, or `adcam:gamma=0,steps=1`.
-
-        Knobs in `propagation` are adcam's; other rules have their published ones. An entry's own win.
-
-        Raises:
-            ValueError: no such rule, a knob that it does not read, or a value that it cannot have.
-        """
-        name, _, changes = text.partition(":")
-        if name not in get_args(PropagationRule):
-            raise ValueError(f"cams.rules: no rule {name!r}; allowed are {', '.join(get_args(PropagationRule))}")
-        rule = cast(PropagationRule, name)
-        knobs = self.propagation.model_dump()
-        allowed = READS.get(rule, tuple(knobs))
-        if rule in READS:
-            knobs |= asdict(Settings(max_tokens=self.propagation.max_tokens)) | PUBLISHED.get(rule, {})
-        for change in filter(None, changes.split(",")):
-            knob, _, value = change.partition("=")
-            if knob not in allowed:
-                raise ValueError(f"cams.rules: {text!r}: {name} reads {', '.join(allowed) or 'no knobs'}, not {knob!r}")
-            knobs[knob] = yaml.safe_load(value)
-        try:
-            if rule == "ppr" and knobs["alpha"] == 1:
-                raise ValueError("a walk that never restarts has no closed form; take alpha below 1")
-            if rule == "caa" and knobs["steps"] == "closed":
-                raise ValueError("steps is a number")
-            return rule, Propagation.model_validate(knobs)
-        except ValidationError as error:
-            problems = "; ".join(f"{_at(knobs, item['loc'])[0]}: {item['msg']}" for item in error.errors())
-            raise ValueError(f"cams.rules: {text!r}: {problems}") from error
-        except ValueError as error:
-            raise ValueError(f"cams.rules: {text!r}: {error}") from error
-
-
 class Affinity(Section):
     """The learned pairwise affinity of methods that have one."""
 
@@ -523,11 +419,12 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _earlier_maps_where_given(self) -> Params:
-        for rule in self.cams.rules:
-            trained = EARLIER.get(self.cams.rule(rule)[0], self.localizer.rule)
-            if trained != self.localizer.rule:
+        for text in self.cams.rules:
+            earlier = load_rule(self.cams.rule(text)[0]).earlier
+            if earlier is not None and earlier not in EARLIER.get(self.localizer.rule, ()):
+                trained = ", ".join(name for name, maps in EARLIER.items() if earlier in maps)
                 raise ValueError(
-                    f"cams.rules = {rule} needs localizer.rule = {trained}, whose network has such maps; it is "
+                    f"cams.rules = {text} needs localizer.rule = {trained}, whose network has such maps; it is "
                     f"{self.localizer.rule}"
                 )
         return self
@@ -548,7 +445,7 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _attention_where_needed(self) -> Params:
-        needy = [rule for rule in self.cams.rules if self.cams.rule(rule)[0] not in ("none", *EARLIER)]
+        needy = [text for text in self.cams.rules if load_rule(self.cams.rule(text)[0]).needs]
         if needy and not self.attentive:
             raise ValueError(
                 f"cams.rules = {', '.join(needy)} read attention, but classifier.network = {self.classifier.network} "
@@ -670,7 +567,10 @@ def resolve(raw: Any) -> Params:
         raise UserError(f"params.yaml: profile = {profile!r} ({type(profile).__name__}): allowed are compact, paper")
     data_name = str(data.get("name")) if isinstance(data, dict) else ""
     problems: list[str] = []
-    filled = _fill(raw, preset_values(method, profile, data_name), "", problems)
+    preset = preset_values(method, profile, data_name)
+    filled = _fill(raw, preset, "", problems)
+    groups = {name: group for name, group in preset["cams"].items() if name in rule_names()}
+    filled["cams"] = _merge(groups, filled["cams"])
     try:
         params = Params.model_validate(filled)
     except ValidationError as error:
@@ -793,7 +693,7 @@ def stage_configs(params: Params) -> dict[str, dict[str, Any]]:
         "prepare_data": data | {"source": p["data"][params.data.name]},
         "train_classifier": p["classifier"] | seed,
         "train_localizer": _localizer_config(params) | seed,
-        "extract_cams": p["cams"],
+        "extract_cams": params.cams.told(),
         "train_affinity": p["affinity"] | seed,
         "refine_cams": p["refine"],
         "make_masks": p["masks"] | background,
@@ -811,7 +711,7 @@ def _localizer_config(params: Params) -> dict[str, Any]:
     """
     knobs, rule = params.localizer.model_dump(mode="json"), params.localizer.rule
     others = {group: None for group in ("toco", "esol") if group != rule}
-    cams = params.cams.model_dump(mode="json")
+    cams = params.cams.told()
     if params.localizer.label_source != "static" and rule == "bao":
         cams["scales"] = [1.0]
     return knobs | others | {"cams": cams if rule in ("amn", "bao") else None}
