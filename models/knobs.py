@@ -133,6 +133,11 @@ class OneOf:
 class MethodKnobs(Knobs):
     """The group of a second training's own knobs."""
 
+    @property
+    def map_scales(self) -> Literal["none", "one", "all"]:
+        """At which scales the training makes activation maps, for its labels (`all`) or to be tracked (`one`)."""
+        return "none"
+
     def check_training(self, optimisation: Optimisation, augmentation: Augmentation) -> None:
         """Compare these knobs with the training's common ones.
 

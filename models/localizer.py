@@ -19,9 +19,9 @@ class Activations(NamedTuple):
 
     Attributes:
         classes: (B, classes, h, w), before ReLU and before any propagation rule.
-        background: (B, h, w) of networks that learn a background map, as it competes: no rule moves it. Else None.
-        earlier: further maps of the same shape and kind by name, of networks that have them: those of an earlier block
-            or of earlier stages, which rules of these names take (`EARLIER` in `models.propagation.knobs`).
+        background: (B, h, w) learned background map, not propagated; None for networks without one.
+        earlier: further maps of the same shape and kind, of an earlier block or sampler, by the names in
+            `Localizer.earlier`; the propagation rules of these names take them.
     """
 
     classes: Tensor
@@ -52,7 +52,11 @@ class Localizer(nn.Module):
         stride: how many input pixels a cell of its maps spans.
         depth: transformer blocks that observers see; 0 for purely convolutional networks.
         tokens: class tokens before the patch tokens.
-        softmax: its maps are logits of background and all classes, which compete in a softmax.
+        pad_to: it pads images right and below to a multiple of so many pixels; 1: never. Mirror images are made of
+            padded views, so that their padding lies left.
+        fusion: how the maps of several scales become one, a name in `models.maps.FUSIONS`, where the network
+            prescribes it; None leaves it to the knob.
+        earlier: names of the further maps that it gives.
     """
 
     backbone: Backbone | Conformer
@@ -60,7 +64,9 @@ class Localizer(nn.Module):
     stride: int
     depth = 0
     tokens = 0
-    softmax = False
+    pad_to = 1
+    fusion: str | None = None
+    earlier: tuple[str, ...] = ()
 
     def load_pretrained(self, state: Mapping[str, Tensor]) -> None:
         """Load ImageNet weights into the backbone.

@@ -101,7 +101,6 @@ class Method(NamedTuple):
         network: what it leaves, by its name in `NETWORKS`.
         groups: the groups of knobs below `localizer` that it reads.
         classifier: what it starts from: any classifier, one with or without attention; none trains all at once.
-        maps: it makes activation maps while it trains, so it is told the knobs of `cams`.
         earlier: names of the maps of earlier blocks or samplers that its network gives besides its own.
     """
 
@@ -109,7 +108,6 @@ class Method(NamedTuple):
     network: str
     groups: tuple[str, ...]
     classifier: Literal["any", "attention", "convolution", "none"] = "any"
-    maps: bool = False
     earlier: tuple[str, ...] = ()
 
     @property
@@ -119,8 +117,8 @@ class Method(NamedTuple):
 
 
 METHODS = {
-    "amn": Method("models.amn.task", "amn", ("amn",), maps=True),
-    "bao": Method("models.bao.task", "bao", ("bao",), "attention", maps=True),
+    "amn": Method("models.amn.task", "amn", ("amn",)),
+    "bao": Method("models.bao.task", "bao", ("bao",), "attention"),
     "toco": Method("models.toco.task", "toco", ("toco",), "none", earlier=("aux",)),
     "dual_branch": Method("models.dual_branch.task", "toco", ("toco", "dual_branch"), "none", earlier=("aux",)),
     "esol": Method("models.esol.task", "esol", ("esol",), "convolution", earlier=("baseline", "expansion")),

@@ -13,26 +13,30 @@ from pathlib import Path
 
 import torch
 
-from models.localizers import LOCALIZERS
-from models.propagation.rule import RULES
-from pipeline.config.params import Cams, stage_config
+from models.propagation.rules import load_rule
+from pipeline.config.cams import CamsKnobs
 from pipeline.data.manifest import PREPARED, load_manifest
 from pipeline.maps.extraction import extend_store, rule_folder
 from pipeline.maps.store import shard_path
 from pipeline.run.files import new_folder
 from pipeline.run.resume import resume_folder
-from pipeline.run.runtime import barrier, pick_device, rank
+from pipeline.run.runtime import Machine, barrier, rank
 from pipeline.run.stage import run_distributed_stage
+from pipeline.run.told import Told, told
 from pipeline.training.weights import load_network
 
 LOCALIZER, OUTPUT, COMPARED = Path("data/localizer"), Path("data/seeds"), Path("data/rules")
 
 
-def main() -> None:
+class ExtractCamsConfig(CamsKnobs, Told):
+    """What extract_cams is told."""
+
+
+def main(machine: Machine) -> None:
     """Compute the shards that are not there yet, then put all of them into place."""
-    config = stage_config("extract_cams", Cams)
-    network = load_network(LOCALIZER, LOCALIZERS, "train_localizer")
-    network.to(pick_device(), memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    config = told("extract_cams", ExtractCamsConfig)
+    network = load_network(LOCALIZER, "train_localizer")
+    network.to(machine.device, memory_format=torch.channels_last).eval()
     inputs = [
         LOCALIZER / "network.json",
         LOCALIZER / "weights.safetensors",
@@ -40,17 +44,17 @@ def main() -> None:
         PREPARED / "classes.json",
     ]
     with resume_folder("extract_cams", config, inputs) as folder:
-        count = extend_store(network, load_manifest().split("train"), config, folder)
+        count = extend_store(network, load_manifest().split("train"), config, folder, machine)
         barrier()
         if rank() == 0:
             with new_folder(OUTPUT) as output:
                 copy_store(rule_folder(folder, config.rules[0], config), output, count)
-                for rule in config.rules[1:]:
-                    if RULES[config.rule(rule)[0]].earlier is not None:
-                        copy_store(rule_folder(folder, rule, config), output / rule, count)
+                for text in config.rules[1:]:
+                    if load_rule(config.rule(text)[0]).earlier is not None:
+                        copy_store(rule_folder(folder, text, config), output / text, count)
             with new_folder(COMPARED) as output:
-                for rule in config.rules if len(config.rules) > 1 else ():
-                    copy_store(rule_folder(folder, rule, config), output / rule, count)
+                for text in config.rules if len(config.rules) > 1 else ():
+                    copy_store(rule_folder(folder, text, config), output / text, count)
 
 
 def copy_store(source: Path, target: Path, count: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from models.knobs import (
     WEIGHTS,
@@ -43,3 +43,8 @@ class AmnKnobs(StaticLabels, SeedLossKnobs):
 
     backbone: Annotated[str, OneOf(BACKBONES)] = knob("resnet50", "trunk", "AMN (released, published)")
     weights: Name = knob("imagenet", WEIGHTS)
+
+    @property
+    def map_scales(self) -> Literal["none", "one", "all"]:
+        """Labels come from maps at all scales."""
+        return "all"

@@ -30,7 +30,7 @@ class AmnNetwork(Localizer):
     Source: Lee et al., CVPR 2022 (`published`); frozen parts and head of the `released` code.
     """
 
-    softmax = True
+    fusion = "scores"
 
     def __init__(self, backbone: str, classes: int) -> None:
         super().__init__()

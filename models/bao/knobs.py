@@ -46,6 +46,11 @@ class BaoKnobs(StaticLabels, SeedLossKnobs):
     )
     track: Index = knob(0, "photographs whose maps are kept after every epoch, for evaluate@localizer")
 
+    @property
+    def map_scales(self) -> Literal["none", "one", "all"]:
+        """Static labels come from maps at all scales; tracked maps are made at one."""
+        return "all" if self.label_source == "static" else "one"
+
     def check_training(self, optimisation: Optimisation, augmentation: Augmentation) -> None:
         """The schedule must start at epoch 0 and ascend within the training.
 

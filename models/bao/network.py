@@ -88,7 +88,7 @@ class BaoNetwork(Localizer):
             raise ValueError(f"BAO needs a classifier with attention, not {classifier['network']}")
         self.base = base
         self.head = BaoHead(base.channels, classifier["classes"], kind)
-        self.stride, self.depth, self.tokens = base.stride, base.depth, base.tokens
+        self.stride, self.depth, self.tokens, self.pad_to = base.stride, base.depth, base.tokens, base.pad_to
 
     @property
     def backbone(self) -> Backbone | Conformer:  # type: ignore[override]

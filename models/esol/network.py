@@ -60,6 +60,8 @@ class EsolNetwork(Localizer):
     Source: figure of Li et al., NeurIPS 2022 (`published`); that its head stays frozen is `reconstructed`.
     """
 
+    earlier = ("baseline", "expansion")
+
     def __init__(self, classifier: Mapping[str, Any], form: Mapping[str, Any]) -> None:
         super().__init__()
         base = build(classifier)

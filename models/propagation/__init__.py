@@ -1,1 +1,1 @@
-"""Propagation rules on a network's own attention: one module for each; its file's name is the rule's name."""
+"""Propagation rules on a network's own attention: what a rule is, how it is applied, and `rules`, the rules."""

@@ -68,6 +68,7 @@ class ToCoNetwork(Localizer):
 
     backbone: VitEncoder
     head: nn.Conv2d
+    earlier = ("aux",)
 
     def __init__(self, encoder: str, classes: int, width: int = 512) -> None:
         super().__init__()

@@ -41,6 +41,7 @@ class TransCam(AttentionClassifier):
     backbone: Conformer
     mean, std = Conformer.mean, Conformer.std
     stride, tokens = Conformer.stride, Conformer.tokens
+    pad_to = stride
 
     def __init__(self, size: str, classes: int, drop_path: float = 0.1) -> None:
         """`size`: a key of `CONFORMERS`; `classes`: without background; `drop_path`: see `Conformer`."""

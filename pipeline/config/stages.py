@@ -64,9 +64,14 @@ def _knobs(params: Params) -> dict[str, Json]:
 
 
 def _localizer(params: Params) -> Json:
-    """The knobs of the second training, and those of the maps where it makes some."""
-    makes_maps = params.training is not None and params.training.maps
-    return params.localizer.told() | {"cams": params.cams.told() if makes_maps else None}
+    """The knobs of the second training, and those of the maps where it makes some, no more than it reads."""
+    cams = params.cams if _map_scales(params) == {"all"} else params.cams.at_one_scale()
+    return params.localizer.told() | {"cams": cams.told() if _map_scales(params) else None}
+
+
+def _map_scales(params: Params) -> set[str]:
+    """At which scales the second training makes maps; empty where it makes none."""
+    return {group.map_scales for group in params.localizer.groups().values()} - {"none"}
 
 
 # ---------------------------------------------------------------------------------------------------------------- code
@@ -76,14 +81,13 @@ def stage_entries(params: Params) -> dict[str, list[Any]]:
     """What each stage runs beyond its imports: entries of the tables in `models.registry`, and names of modules."""
     classifier = _classifier_entries(params)
     localizer = [*classifier, *_localizer_entries(params)]
-    rules = [module for text in params.cams.rules for module in params.cams.modules(text)]
-    training = params.training
+    rules, training = params.cams.modules(), params.training
     affinity = _built(params.affinity.network, params.affinity.backbone)
     own_segmenter = SEGMENTERS.get(params.segmenter.network)
     return {
         "prepare_data": [f"pipeline.data.sources.{params.data.name}"],
         "train_classifier": classifier,
-        "train_localizer": [*localizer, *([training] if training else []), *(rules if training and training.maps else [])],
+        "train_localizer": [*localizer, *([training] if training else []), *(rules if _map_scales(params) else [])],
         "extract_cams": [*localizer, *rules],
         "train_affinity": affinity,
         "refine_cams": affinity,

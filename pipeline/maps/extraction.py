@@ -7,33 +7,31 @@ to disk. The first rule's maps are a store's own; further rules have stores in f
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
-from models.localizer import Localizer
-from models.maps import fuse_logits
-from models.networks.conformer import Conformer
-from models.propagation.knobs import Settings
-from models.propagation.rule import RULES, Observed, Rule, check_grid
-from pipeline.config.params import Cams
+from models.localizer import Activations, Localizer
+from models.maps import FUSIONS, Fusion, fuse_logits
+from models.propagation.apply import Observed, propagate
+from models.propagation.rule import Rule, RuleKnobs, check_grid
+from models.propagation.rules import load_rule
+from pipeline.config.cams import CamsKnobs
 from pipeline.data.dataset import Photographs, resized_view
 from pipeline.data.images import SMALLEST_SIDE, scaled_size
 from pipeline.data.manifest import Manifest, Record, same_size_batches
 from pipeline.maps.store import SHARD_IMAGES, CamEntry, grid_extent, shard_path, write_shard
 from pipeline.run.errors import UserError
-from pipeline.run.runtime import rank, world_size
-from pipeline.training.loop import autocast
-
-Rules = Mapping[str, tuple[Rule, range, Settings]]
+from pipeline.run.runtime import Machine, rank, world_size
 
 
 def extend_store(
-    network: Localizer, manifest: Manifest, config: Cams, store: Path, title: str = "maps", alone: bool = False
+    network: Localizer, manifest: Manifest, config: CamsKnobs, store: Path, machine: Machine, title: str = "maps", alone: bool = False
 ) -> int:
     """Compute the shards that a store does not have yet; several processes take every n-th.
 
@@ -42,6 +40,7 @@ def extend_store(
         manifest: the photographs.
         config: scales, rules and so on.
         store: folder; a shard that is there is never computed again.
+        machine: where the network is, and where the photographs are.
         title: of the progress bar.
         alone: no other process takes part.
 
@@ -49,29 +48,30 @@ def extend_store(
         How many shards the store has when every process is done.
     """
     starts = range(0, len(manifest.records), SHARD_IMAGES)
-    rules = network_rules(config, network.depth)
     for number in range(0 if alone else rank(), len(starts), 1 if alone else world_size()):
-        paths = {rule: shard_path(rule_folder(store, rule, config), number) for rule in config.rules}
+        paths = {text: shard_path(rule_folder(store, text, config), number) for text in config.rules}
         if not all(path.exists() for path in paths.values()):
             records = manifest.records[starts[number] : starts[number] + SHARD_IMAGES]
             label = f"{title}, shard {number + 1} of {len(starts)}"
-            for rule, entries in shard_entries(network, manifest, records, config, rules, label).items():
-                paths[rule].parent.mkdir(parents=True, exist_ok=True)
-                name, knobs = config.rule(rule)
-                about = config.model_dump(exclude={"rules", "propagation"}) | {
-                    "rule": name,
-                    "knobs": knobs.model_dump(),
-                }
-                write_shard(paths[rule], entries, about)
+            for text, entries in shard_entries(network, manifest, records, config, machine, label).items():
+                paths[text].parent.mkdir(parents=True, exist_ok=True)
+                write_shard(paths[text], entries, provenance(config, text))
     return len(starts)
 
 
+def provenance(config: CamsKnobs, text: str) -> dict[str, Any]:
+    """What a rule's shards say of how they were made."""
+    name, knobs = config.rule(text)
+    views = config.model_dump(exclude={"rules", "rule_knobs", "code"})
+    return views | {"rule": name, "knobs": knobs.model_dump()}
+
+
 def shard_entries(
-    network: Localizer, manifest: Manifest, records: Sequence[Record], config: Cams, rules: Rules, title: str
+    network: Localizer, manifest: Manifest, records: Sequence[Record], config: CamsKnobs, machine: Machine, title: str
 ) -> dict[str, list[CamEntry]]:
     """The maps of some photographs, in their order, by rule."""
-    photographs = Photographs(manifest)
-    entries: dict[str, dict[str, CamEntry]] = {rule: {} for rule in config.rules}
+    photographs, class_count = Photographs(manifest, machine.root), len(manifest.classes)
+    entries: dict[str, dict[str, CamEntry]] = {text: {} for text in config.rules}
     with tqdm(total=len(records), desc=title, disable=None) as progress:
         for batch in same_size_batches(records, config.batch):
             images = [photographs.read(record) for record in batch]
@@ -82,15 +82,15 @@ def shard_entries(
                 size = view_size(batch[0].size, scale, config)
                 normalisation = (network.backbone.mean, network.backbone.std)
                 views = torch.stack([resized_view(image, size, normalisation) for image in images])
-                scales.append(view_maps(network, views, classes, len(manifest.classes), rules, config.fusion))
+                scales.append(view_maps(network, views, classes, class_count, config, machine))
                 grid = scales[-1][config.rules[0]][0].shape[1:]
                 extents.append(grid_extent(batch[0].size, size, grid, network.stride))
             for number, (record, class_ids) in enumerate(zip(batch, classes, strict=True)):
-                for rule in config.rules:
-                    maps = [found[rule][number] for found in scales]
-                    entries[rule][record.id] = cam_entry(network, record, class_ids, maps, extents, config)
+                for text in config.rules:
+                    maps = [found[text][number] for found in scales]
+                    entries[text][record.id] = cam_entry(network, record, class_ids, maps, extents, config)
             progress.update(len(batch))
-    return {rule: [entries[rule][record.id] for record in records] for rule in config.rules}
+    return {text: [entries[text][record.id] for record in records] for text in config.rules}
 
 
 def cam_entry(
@@ -99,26 +99,27 @@ def cam_entry(
     class_ids: tuple[int, ...],
     maps: Sequence[Tensor],
     extents: Sequence[tuple[int, int]],
-    config: Cams,
+    config: CamsKnobs,
 ) -> CamEntry:
     """The maps of one photograph at all scales, as `view_maps` gives them, as an entry of the store.
 
     Logits of all classes become scores on the finest grid: softmax needs every class, the store keeps those present.
     """
-    if network.softmax:
+    fusion = network.fusion or config.fusion
+    if FUSIONS[fusion].softmax:
         finest = max(range(len(maps)), key=lambda number: maps[number][0].numel())
         grid = (maps[finest].shape[1], maps[finest].shape[2])
         factors = [cells / side for cells, side in zip(grid, extents[finest], strict=True)]
         covered = [(round(height * factors[0]), round(width * factors[1])) for height, width in extents]
         scores = fuse_logits(maps, grid, [(max(h, grid[0]), max(w, grid[1])) for h, w in covered], class_ids)
         where = (extents[finest],)
-        return CamEntry(record.id, record.size, class_ids, (scores[1:],), where, (scores[0],), fusion="scores")
+        return CamEntry(record.id, record.size, class_ids, (scores[1:],), where, (scores[0],), fusion)
     behind = tuple(grid[len(class_ids)] for grid in maps if len(grid) > len(class_ids))
     kept = tuple(grid[: len(class_ids)] for grid in maps)
-    return CamEntry(record.id, record.size, class_ids, kept, tuple(extents), behind, config.fusion)
+    return CamEntry(record.id, record.size, class_ids, kept, tuple(extents), behind, fusion)
 
 
-def view_size(size: tuple[int, int], scale: float, config: Cams) -> tuple[int, int]:
+def view_size(size: tuple[int, int], scale: float, config: CamsKnobs) -> tuple[int, int]:
     """Height and width of the view of a photograph at a scale."""
     long_side = config.long_side or max(size)
     if config.square:
@@ -127,14 +128,26 @@ def view_size(size: tuple[int, int], scale: float, config: Cams) -> tuple[int, i
     return scaled_size((height, width), max(height, width) * scale, SMALLEST_SIDE)
 
 
+class Chosen(NamedTuple):
+    """A rule that was asked for, with its knobs and the blocks that it reads of a network."""
+
+    rule: Rule[Any]
+    knobs: RuleKnobs
+    blocks: range
+
+
+def chosen_rules(config: CamsKnobs, depth: int) -> dict[str, Chosen]:
+    """Each rule asked for, by its entry in `cams.rules`, on a network with `depth` transformer blocks."""
+    found: dict[str, Chosen] = {}
+    for text in config.rules:
+        name, knobs = config.rule(text)
+        found[text] = Chosen(load_rule(name), knobs, knobs.blocks_of(depth))
+    return found
+
+
 @torch.inference_mode()
 def view_maps(
-    network: Localizer,
-    views: Tensor,
-    classes: Sequence[Sequence[int]],
-    class_count: int,
-    rules: Rules,
-    fusion: str = "max",
+    network: Localizer, views: Tensor, classes: Sequence[Sequence[int]], class_count: int, config: CamsKnobs, machine: Machine
 ) -> dict[str, list[Tensor]]:
     """For each rule the maps of every view, its and its mirror image's merged, on the CPU.
 
@@ -143,77 +156,95 @@ def view_maps(
         views: (B, 3, H, W), normalised.
         classes: mask labels of the classes present in each.
         class_count: of all classes.
-        rules: from `network_rules`.
-        fusion: of the scales later; `toco` also takes the larger of both images' values, the others their mean.
+        config: rules and fusion; the fusion says how mirror images are merged.
+        machine: where the network is, and the number format.
 
     Returns:
         Maps (K, h, w) of the K classes present, a background map behind them where the network has one; or, from
         networks whose maps compete in a softmax, (1 + class_count, h, w) logits, the background first.
-    """
-    device = next(network.parameters()).device
-    refuse_large(rules, (-(-views.shape[2] // network.stride), -(-views.shape[3] // network.stride)))
-    if isinstance(network.backbone, Conformer):  # pads right and below: the mirror image needs its padding on the left
-        views = functional.pad(views, (0, -views.shape[3] % network.stride, 0, -views.shape[2] % network.stride))
-    both = torch.cat([views, views.flip(3)]).to(device).contiguous(memory_format=torch.channels_last)
-    observed = Observed(((rule.needs, blocks) for rule, blocks, _ in rules.values()), network.tokens)
-    tags = torch.zeros(len(views), class_count)
-    for row, ids in zip(tags, classes, strict=True):
-        row[torch.tensor(ids, dtype=torch.int64) - 1] = 1
-    with autocast(device):
-        maps, background, earlier = network.activations(both, torch.cat([tags, tags]).to(device), observed.observers)
-    if network.softmax:
-        assert background is not None, "logits come with a background"
-        logits = torch.cat([background[:, None], maps], dim=1).float()
-        return {text: list(merged(logits).cpu()) for text in rules}
-    grid = (maps.shape[2], maps.shape[3])
-    present = [torch.tensor(ids, dtype=torch.int64, device=device) - 1 for ids in classes]
-    behind = [] if background is None else [background[:, None].float()]
-    found: dict[str, list[Tensor]] = {}
-    for text, (rule, blocks, settings) in rules.items():
-        moved: list[Tensor] = []
-        source = maps if rule.earlier is None else earlier[rule.earlier]
-        for view in range(len(both)):
-            own = source[view, present[view % len(views)]].float()
-            if len(own) and rule.needs:
-                attention = observed.attention(view, blocks)
-                own = rule.propagate(own.flatten(1), attention, grid, settings).unflatten(1, grid)
-            moved.append(torch.cat([own, *(extra[view] for extra in behind)]))
-        pairs = zip(moved[: len(views)], moved[len(views) :], strict=True)
-        found[text] = [merged(torch.stack(pair), larger=fusion == "toco")[0].cpu() for pair in pairs]
-    return found
-
-
-def merged(maps: Tensor, larger: bool = False) -> Tensor:
-    """Maps (2 B, K, h, w) of views and then of their mirror images to the means, or the larger values, (B, K, h, w)."""
-    plain, mirrored = maps.chunk(2)
-    return torch.maximum(plain, mirrored.flip(3)) if larger else (plain + mirrored.flip(3)) / 2
-
-
-def network_rules(config: Cams, depth: int) -> Rules:
-    """Each rule asked for, with the blocks of a network of that depth that it reads, and its knobs."""
-    found: dict[str, tuple[Rule, range, Settings]] = {}
-    for text in config.rules:
-        name, knobs = config.rule(text)
-        blocks = RULES[name].block_numbers(depth) if knobs.blocks == "rule" else range(depth)
-        if isinstance(knobs.blocks, int):
-            blocks = blocks[-knobs.blocks :]
-        found[text] = (RULES[name], blocks, knobs.settings())
-    return found
-
-
-def refuse_large(rules: Rules, grid: tuple[int, int]) -> None:
-    """Stop before any attention of too large a grid is computed.
 
     Raises:
-        UserError: naming the rule, the grid and what to lower.
+        UserError: see `refuse_unfit`.
     """
-    for text, (rule, _, settings) in rules.items():
+    device, rules = machine.device, chosen_rules(config, network.depth)
+    grid = (-(-views.shape[2] // network.stride), -(-views.shape[3] // network.stride))
+    refuse_unfit(rules, network, grid, config.max_tokens)
+    images = with_mirror_images(views, network.pad_to).to(device).contiguous(memory_format=torch.channels_last)
+    tags = hot_tags(classes, class_count).repeat(2, 1).to(device)
+    observed = Observed(((rule.needs, blocks) for rule, _, blocks in rules.values()), network.tokens)
+    with machine.autocast():
+        activations = network.activations(images, tags, observed.observers)
+    fusion = FUSIONS[network.fusion or config.fusion]
+    if fusion.softmax:
+        logits = merged(with_background(activations), fusion)
+        return {text: list(logits.cpu()) for text in rules}
+    return {text: rule_maps(one, activations, observed, classes, fusion) for text, one in rules.items()}
+
+
+def rule_maps(
+    chosen: Chosen, activations: Activations, observed: Observed, classes: Sequence[Sequence[int]], fusion: Fusion
+) -> list[Tensor]:
+    """The maps of every view after one rule, merged with its mirror image's, as `view_maps` gives them."""
+    rule, knobs, blocks = chosen
+    source = activations.classes if rule.earlier is None else activations.earlier[rule.earlier]
+    grid = (source.shape[2], source.shape[3])
+    present = [torch.tensor(ids, dtype=torch.int64, device=source.device) - 1 for ids in classes]
+    moved: list[Tensor] = []
+    for number, maps in enumerate(source):
+        own = maps[present[number % len(classes)]].float()
+        if len(own) and rule.needs:
+            observation = observed.observation(number, blocks)
+            own = propagate(rule, own.flatten(1), observation, grid, knobs).unflatten(1, grid)
+        if activations.background is not None:
+            own = torch.cat([own, activations.background[number, None].float()])
+        moved.append(own)
+    pairs = zip(moved[: len(classes)], moved[len(classes) :], strict=True)
+    return [merged(torch.stack(pair), fusion)[0].cpu() for pair in pairs]
+
+
+def with_mirror_images(views: Tensor, pad_to: int) -> Tensor:
+    """Views (B, 3, H, W), padded right and below to a multiple, and then their mirror images, (2 B, 3, H', W')."""
+    views = functional.pad(views, (0, -views.shape[3] % pad_to, 0, -views.shape[2] % pad_to))
+    return torch.cat([views, views.flip(3)])
+
+
+def hot_tags(classes: Sequence[Sequence[int]], class_count: int) -> Tensor:
+    """Mask labels of the classes present as rows of 0 and 1, (B, class_count) float32."""
+    tags = torch.zeros(len(classes), class_count)
+    for row, ids in zip(tags, classes, strict=True):
+        row[torch.tensor(ids, dtype=torch.int64) - 1] = 1
+    return tags
+
+
+def with_background(activations: Activations) -> Tensor:
+    """Maps of the background and of all classes, (B, 1 + classes, h, w) float32."""
+    assert activations.background is not None, "logits come with a background"
+    return torch.cat([activations.background[:, None], activations.classes], dim=1).float()
+
+
+def merged(maps: Tensor, fusion: Fusion) -> Tensor:
+    """Maps (2 B, K, h, w) of views and then of their mirror images to one map each, (B, K, h, w)."""
+    plain, mirrored = maps.chunk(2)
+    return fusion.mirrors(plain, mirrored.flip(3))
+
+
+def refuse_unfit(rules: dict[str, Chosen], network: Localizer, grid: tuple[int, int], max_tokens: int) -> None:
+    """Stop before any attention is computed.
+
+    Raises:
+        UserError: the grid is too large for a rule that reads attention, or the network has no such earlier maps; it
+            names the rule, and what to lower or what there is.
+    """
+    for text, (rule, _, _) in rules.items():
         try:
-            check_grid(grid, settings.max_tokens if rule.needs else None)
+            if rule.needs:
+                check_grid(grid, max_tokens)
+            if rule.earlier not in (None, *network.earlier):
+                raise ValueError(f"the network gives no such maps; it gives {', '.join(network.earlier) or 'its own'}")
         except ValueError as error:
             raise UserError(f"cams.rules: {text}: {error}") from error
 
 
-def rule_folder(store: Path, text: str, config: Cams) -> Path:
+def rule_folder(store: Path, text: str, config: CamsKnobs) -> Path:
     """Where a rule's shards lie: the first rule's in the store itself, the others' in folders of its own."""
     return store if text == config.rules[0] else store / text

@@ -21,10 +21,12 @@ from torch.nn import functional
 from models.cam.classifier import CamClassifier
 from models.localizer import Localizer
 from models.networks.attention import AttentionSum
+from models.propagation.rules import load_rule, rule_names
 from models.transcam.hybrid import HybridClassifier
 from models.transcam.network import TransCam
 from pipeline import extract_cams
-from pipeline.config.params import Cams, preset_values
+from pipeline.config.cams import Cams
+from pipeline.config.params import preset_values
 from pipeline.data.manifest import Manifest, Record, save_manifest
 from pipeline.maps import extraction
 from pipeline.maps.store import read_store
@@ -122,9 +124,9 @@ def test_maps_are_the_mean_over_mirror_images_and_batching_changes_nothing(
     torch.testing.assert_close(maps(network, views.flip(3), both).flip(3), together, atol=1e-5, rtol=1e-5)
 
 
-def rules(*names: str) -> extraction.Rules:
-    """Rules with the compact knobs, for a network of three blocks."""
-    return extraction.network_rules(settings(rules=list(names)), depth=3)
+def rules(*names: str) -> Cams:
+    """The compact knobs with some rules."""
+    return settings(rules=list(names))
 
 
 def own_maps(network: Localizer, view: Tensor) -> Tensor:
@@ -221,10 +223,36 @@ def test_padding_of_a_conformer_is_mirrored_with_the_view() -> None:
 
 @pytest.mark.usefixtures("workspace")
 def test_too_large_a_grid_is_refused_before_any_attention_is_computed() -> None:
-    preset = preset_values("cam", "compact", "scenes")["cams"]["propagation"]
-    config = settings(rules=["transcam"], propagation=preset | {"max_tokens": 10})
+    config = settings(rules=["transcam"], max_tokens=10)
     with pytest.raises(UserError, match=r"cams.rules: transcam: a grid of 3 x 4 .* lower the long side"):
-        extraction.view_maps(hybrid(), torch.randn(1, 3, 48, 64), [(1,)], CLASSES, extraction.network_rules(config, 3))
+        extraction.view_maps(hybrid(), torch.randn(1, 3, 48, 64), [(1,)], CLASSES, config)
+
+
+@pytest.mark.parametrize("name", [name for name in rule_names() if load_rule(name).earlier is None])
+def test_large_grids_are_refused_where_attention_would_be_needed(name: str) -> None:
+    network, chosen = hybrid(), extraction.chosen_rules(rules(name), depth=3)
+    extraction.refuse_unfit(chosen, network, (64, 64), rules(name).max_tokens)
+    if load_rule(name).needs:
+        with pytest.raises(UserError, match=r"65 x 64 has 4160 tokens.*max_tokens = 4096.*long side.*scale"):
+            extraction.refuse_unfit(chosen, network, (65, 64), rules(name).max_tokens)
+    else:
+        extraction.refuse_unfit(chosen, network, (65, 64), rules(name).max_tokens)
+
+
+@pytest.mark.usefixtures("workspace")
+def test_earlier_maps_that_the_network_has_not_are_refused() -> None:
+    with pytest.raises(UserError, match=r"cams.rules: aux: the network gives no such maps; it gives its own"):
+        extraction.view_maps(hybrid(), torch.randn(1, 3, 48, 64), [(1,)], CLASSES, rules("aux"))
+
+
+@pytest.mark.usefixtures("workspace")
+def test_fusion_says_how_mirror_images_are_merged() -> None:
+    network, view = hybrid(), torch.randn(1, 3, 48, 64)
+    with torch.inference_mode():
+        one, other = (network.parts(seen).maps[0, :1] for seen in (view, view.flip(3)))
+    for fusion, expected in (("max", (one + other.flip(2)) / 2), ("toco", torch.maximum(one, other.flip(2)))):
+        found = extraction.view_maps(network, view, [(1,)], CLASSES, settings(fusion=fusion))["none"][0]
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
 
 
 def test_killed_extraction_continues_to_the_same_bytes(project: Path, tmp_path: Path) -> None:
