@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
-from torch import nn
-
 from models.registry import BACKBONES, CLASSIFIERS, ENCODERS, NETWORKS
 
 
@@ -17,15 +15,14 @@ def found(at: str) -> Any:
     return getattr(import_module(module), name)
 
 
-def build(description: Mapping[str, Any]) -> nn.Module:
+def build(description: Mapping[str, Any]) -> Any:
     """The network that a description describes, with random weights.
 
     Args:
         description: a key of `NETWORKS` under `network`, and the arguments of what it names; as in `network.json`.
     """
     arguments = dict(description)
-    network: nn.Module = found(NETWORKS[arguments.pop("network")])(**arguments)
-    return network
+    return found(NETWORKS[arguments.pop("network")])(**arguments)
 
 
 def trunk(name: str) -> Any:

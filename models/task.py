@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 from torch import Tensor, nn
 
@@ -35,6 +35,13 @@ class Part:
     network: nn.Module
     head: nn.Module
     rates: Rates
+
+
+class Pretrained(Protocol):
+    """A network or trunk that ImageNet weights can be loaded into."""
+
+    def load_pretrained(self, state: Mapping[str, Tensor]) -> None:
+        """Load a state dict; ValueError where it does not fit."""
 
 
 class Sampling(NamedTuple):
@@ -127,7 +134,7 @@ class Start:
     classes: int
     classifier: Mapping[str, Any]
     classifier_state: Callable[[], Mapping[str, Tensor]]
-    load_pretrained: Callable[[nn.Module, str, str], None]
+    load_pretrained: Callable[[Pretrained, str, str], None]
 
     def knobs(self, name: str, group: type[K]) -> K:
         """A group of knobs, checked."""

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from models.labels import IGNORE
 from models.knobs import Knobs
+from models.labels import IGNORE
 from pipeline.config.masks import BackgroundThreshold
 from pipeline.data.ground_truth import GroundTruth
 from pipeline.data.manifest import Manifest, Record, load_manifest
@@ -60,7 +60,7 @@ class EvaluateConfig(Knobs):
 
     bg_thresh: BackgroundThreshold
     protocol: dict[str, Any]
-    code: dict[str, str] = {}
+    code: dict[str, str]
 
 
 def main(runtime: Runtime) -> None:
@@ -79,9 +79,7 @@ def main(runtime: Runtime) -> None:
     write_scores(METRICS, artefact, scores)
 
 
-def evaluate(
-    artefact: str, manifest: Manifest, config: EvaluateConfig, root: Path, plots: Path
-) -> dict[str, Any]:
+def evaluate(artefact: str, manifest: Manifest, config: EvaluateConfig, root: Path, plots: Path) -> dict[str, Any]:
     """All scores of one artefact and what they mean; charts go into `plots`."""
     truth, coverage = GroundTruth(manifest, root), Coverage(manifest)
     tally = Tally(truth, manifest)
@@ -163,12 +161,14 @@ def write_details(
     write_json(details_path(METRICS, artefact), scores | facts)
 
 
-def store_scores(folder: Path, truth: GroundTruth, manifest: Manifest, threshold: Threshold) -> dict[str, dict[str, Any]]:
+def store_scores(
+    folder: Path, truth: GroundTruth, manifest: Manifest, threshold: Threshold
+) -> dict[str, dict[str, Any]]:
     """Scores of every store of maps below a folder, by the store's name; none where no mask is known."""
     found: dict[str, dict[str, Any]] = {}
     for store in sorted(path for path in folder.iterdir() if path.is_dir()):
         tally = Tally(truth, manifest)
-        for item in read_maps(store, manifest, rule):
+        for item in read_maps(store, manifest, threshold):
             tally.add(item)
         if tally.scored:
             found[store.name] = some(tally.summary(), RULE_SCORES)
@@ -195,7 +195,7 @@ class Tally:
             self.curve.add(mask, item.maps, self.manifest.class_ids(item.record))
 
     def summary(self) -> dict[str, Any]:
-        """Scores at the background rule; of maps also the best threshold, and without any threshold.
+        """Scores at the background threshold; of maps also the best threshold, and without any threshold.
 
         The best threshold is one that only masks can tell. Without a threshold, a class must exceed
         1 - the strongest class, which is a threshold of 0.5; a background map of its own competes in the main scores.
@@ -225,8 +225,8 @@ def some(scores: dict[str, Any], keys: Iterable[str]) -> dict[str, Any]:
 
 
 def protocol(artefact: str, config: EvaluateConfig, scored: set[str]) -> dict[str, Any]:
-    """What the numbers mean: split, background rule, and all that the configuration says."""
-    rule = "none" if config.bg_thresh is None else config.bg_thresh
+    """What the numbers mean: split, background threshold, and all that the configuration says."""
+    threshold = "none" if config.bg_thresh is None else config.bg_thresh
     facts = {"crf": "none", "refine": "none"} | {k: "none" if v is None else v for k, v in config.protocol.items()}
     facts |= {
         "split": "val" if artefact == "segmenter" else "train",
@@ -235,7 +235,7 @@ def protocol(artefact: str, config: EvaluateConfig, scored: set[str]) -> dict[st
         "pixel_labels": "none but the oracle threshold" if artefact in MAP_ARTEFACTS and scored else "none",
         "masks_given": bool(scored),
     }
-    return facts if artefact == "segmenter" else facts | {"bg_thresh": rule}
+    return facts if artefact == "segmenter" else facts | {"bg_thresh": threshold}
 
 
 # --------------------------------------------------------------------------------------------------------- artefacts
@@ -248,7 +248,7 @@ def read_artefact(artefact: str, manifest: Manifest, threshold: Threshold) -> It
         for record in tqdm(manifest.records, desc=artefact, disable=None):
             yield Item(record, read_mask(folder / f"{record.id}.png", record.size))
         return
-    yield from read_maps(Path("data") / artefact, manifest, rule)
+    yield from read_maps(Path("data") / artefact, manifest, threshold)
 
 
 def read_maps(store: Path, manifest: Manifest, threshold: Threshold) -> Iterator[Item]:
@@ -258,7 +258,7 @@ def read_maps(store: Path, manifest: Manifest, threshold: Threshold) -> Iterator
     records = {record.id: record for record in manifest.records}
     for entry in tqdm(read_store(store), total=len(records), desc=store.name, disable=None):
         maps, background = fused_maps(entry, entry.size)
-        labels = hard_labels(with_background(maps, rule, background), entry.class_ids)
+        labels = hard_labels(with_background(maps, threshold, background), entry.class_ids)
         yield Item(records[entry.id], labels, maps)
 
 

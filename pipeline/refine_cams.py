@@ -27,12 +27,13 @@ from pipeline.run.errors import UserError
 from pipeline.run.files import new_folder, read_json
 from pipeline.run.resume import resume_folder
 from pipeline.run.runtime import Machine, barrier, rank, world_size
-from pipeline.run.told import Told, told
 from pipeline.run.stage import run_distributed_stage
+from pipeline.run.told import Told, told
 from pipeline.training.weights import load_network
 
 SEEDS, AFFINITY, OUTPUT = Path("data/seeds"), Path("data/affinity"), Path("data/refined")
 PIXELS = ((0.0,) * 3, (1.0,) * 3)  # a normalisation that leaves colours in [0, 1]
+
 
 class RefineCamsConfig(RefineKnobs, Told):
     """What refine_cams is told."""

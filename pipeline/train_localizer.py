@@ -52,7 +52,7 @@ class TrainLocalizerConfig(Seeded):
     network: str
     optimisation: Optimisation | None = None
     augmentation: Augmentation | None = None
-    groups: dict[str, Any] = {}
+    groups: dict[str, Any] | None = None
     cams: CamsKnobs | None = None
 
 
@@ -117,7 +117,7 @@ def start_of(config: TrainLocalizerConfig, manifest: Manifest) -> Start:
     assert config.optimisation is not None
     trunks = BACKBONES | ENCODERS
     return Start(
-        groups=config.groups,
+        groups=config.groups or {},
         rates=config.optimisation,
         epochs=config.optimisation.epochs,
         classes=len(manifest.classes),

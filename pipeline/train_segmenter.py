@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from models.labels import IGNORE
 from models.build import build
+from models.labels import IGNORE
 from models.registry import SEGMENTERS
 from models.segmenters.knobs import SegmenterKnobs
 from models.segmenters.segmenter import Segmenter, predict
@@ -104,8 +104,7 @@ def load_segmenter(folder: Path, machine: Machine) -> Segmenter:
             f"segmenter.network = localizer needs a localizer that segments, but {trained} does not; choose another "
             "segmenter.network"
         )
-    placed: Segmenter = segmenter.to(machine.device, memory_format=torch.channels_last).eval()
-    return placed
+    return segmenter.to(machine.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
 
 def check_masks(manifest: Manifest) -> None:

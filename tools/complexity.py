@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.dual_branch.modulation import ModulatedClassifier
-from models.networks.vit import ENCODERS, ToCoNetwork
+from models.registry import ENCODERS
 from models.toco.contrast import ContrastHeads
-from models.toco.losses import Recipe, Thresholds, Views, toco_losses, weighted_sum
+from models.toco.knobs import TocoKnobs
+from models.toco.losses import Thresholds, Views, toco_losses, weighted_sum
+from models.toco.network import ToCoNetwork
 
 LAYERS = ("aten.convolution", "aten.addmm", "aten.mm")
 WEIGHTS = {"tags": 1.0, "aux_tags": 1.0, "ptc": 0.2, "ctc": 0.5}  # labels of masks cost nothing that is counted
@@ -84,22 +86,23 @@ def iteration(network: ToCoNetwork, image: Tensor, crop: int) -> tuple[float, fl
     """
     contrast, classes = ContrastHeads(network.backbone.dim), network.head.out_channels
     tags, boxes = torch.empty(1, classes), torch.empty(1, 4, dtype=torch.int64)
-    views, thresholds, recipe = Views(image, image, image, tags, boxes), Thresholds(0.25, 0.7, 0.7, 0.7), Recipe(crop)
+    views, thresholds = Views(image, image, image, tags, boxes), Thresholds(0.25, 0.7, 0.7, 0.7)
+    knobs = TocoKnobs(crop=crop)
 
     def ours() -> None:
         output = network(image)
-        losses = toco_losses(network, contrast, output, views, thresholds, WEIGHTS, recipe)
+        losses = toco_losses(network, contrast, output, views, thresholds, WEIGHTS, knobs)
         (weighted_sum(losses, WEIGHTS) + output.masks.mean()).backward()
 
     def repeated() -> None:
         network.backbone(image).token.sum().backward()
         with torch.no_grad():
-            for side in map_sides(image.shape[2], recipe.scales):
+            for side in map_sides(image.shape[2], knobs.scales):
                 network.decoder(image.new_empty(1, network.backbone.dim, side, side))
             for _ in range(3):
                 network.backbone(image)
 
-    def map_sides(side: int, scales: tuple[float, ...]) -> list[int]:
+    def map_sides(side: int, scales: list[float]) -> list[int]:
         """Grids of all passes that make maps, each with its mirror image."""
         return [int(side * scale) // network.stride for scale in scales for _ in range(2)]
 

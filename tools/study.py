@@ -14,10 +14,10 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.scoring.artefacts import EVALUATED
 from pipeline.run.errors import UserError
 from pipeline.run.files import new_folder
 from pipeline.run.stage import run_stage
+from pipeline.scoring.artefacts import EVALUATED
 
 
 def main() -> None:

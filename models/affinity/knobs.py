@@ -13,11 +13,11 @@ from models.knobs import (
     Knobs,
     Name,
     NonNegative,
+    OneOf,
     Optimisation,
     Radius,
     WorkingSide,
     knob,
-    OneOf,
 )
 from models.registry import AFFINITIES, BACKBONES
 

@@ -6,11 +6,10 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from models.affinity.pairs import Border
 from models.knobs import Rates
 from models.networks.backbone import Backbone
 from models.task import Batch, Part, Task, Terms
-
-from models.affinity.pairs import Border
 
 
 class AffinityNetwork(Protocol):

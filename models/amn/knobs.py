@@ -10,11 +10,11 @@ from models.knobs import (
     Kernels,
     MethodKnobs,
     Name,
+    OneOf,
     Positive,
     Shares,
     WorkingSide,
     knob,
-    OneOf,
 )
 from models.registry import BACKBONES
 

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from models.amn.balanced_seed_loss import balanced_seed_loss
-from models.amn.knobs import SeedLossKnobs
 from models.amn.conditioning import ConditionedHead
+from models.amn.knobs import SeedLossKnobs
+from models.build import trunk
 from models.localizer import Activations, Localizer
 from models.maps import nearest
 from models.networks.attention import Observer
-from models.build import trunk
-from models.networks.backbone import StagedBackbone
+from models.networks.backbone import Backbone, StagedBackbone
 
 STEM = ("conv1", "conv_stem", "bn1")
 
@@ -34,12 +34,12 @@ class AmnNetwork(Localizer):
 
     def __init__(self, backbone: str, classes: int) -> None:
         super().__init__()
-        self.backbone = trunk(backbone)
-        self.head = ConditionedHead("aspp", self.backbone.channels[-1], classes)
-        self.stride = self.backbone.strides[-1]
-        if isinstance(self.backbone, StagedBackbone):
-            self.backbone.frozen_stages = 0
-            for name, part in self.backbone.named_children():
+        own: Backbone = trunk(backbone)
+        self.backbone, self.stride = own, own.strides[-1]
+        self.head = ConditionedHead("aspp", own.channels[-1], classes)
+        if isinstance(own, StagedBackbone):
+            own.frozen_stages = 0
+            for name, part in own.named_children():
                 part.requires_grad_(name not in STEM)
 
     def forward(self, images: Tensor, tags: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ class BaoKnobs(StaticLabels, SeedLossKnobs):
     head: HeadKind = knob("conv3x3", "layer of the head behind label conditioning", "BAO (released)")
     reading: Literal["released", "clean"] = knob(
         "clean",
-        "released: the target runs in training mode with statistics of its own, and padding is labelled; clean: neither",
+        "released: the target runs in training mode, with its own statistics, and padding is labelled; clean: neither",
     )
     target_schedule: Annotated[list[TargetPhase], Field(min_length=1)] = knob(
         ["0:share", "1:ema"],

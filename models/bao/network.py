@@ -9,15 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from models.amn.balanced_seed_loss import balanced_seed_loss
-from models.amn.knobs import SeedLossKnobs
-from models.labels import IGNORE
 from models.amn.conditioning import ConditionedHead, HeadKind
+from models.amn.knobs import SeedLossKnobs
+from models.build import build
 from models.cam.classifier import tag_loss
+from models.labels import IGNORE
 from models.localizer import Activations, AttentionClassifier, Localizer
 from models.networks.attention import AttentionCoupling, Observer
 from models.networks.backbone import Backbone
 from models.networks.conformer import Conformer
-from models.build import build
 
 _EPSILON = 1e-5
 

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.build import trunk
 from models.localizer import Activations, Localizer
 from models.networks.attention import Observer
-from models.build import trunk
+from models.networks.backbone import Backbone
 
 
 class CamClassifier(Localizer):
@@ -22,10 +23,10 @@ class CamClassifier(Localizer):
 
     def __init__(self, backbone: str, classes: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.backbone = trunk(backbone)
-        self.stride = self.backbone.strides[-1]
+        own: Backbone = trunk(backbone)
+        self.backbone, self.stride = own, own.strides[-1]
         self.dropout = nn.Dropout2d(dropout)
-        self.head = nn.Conv2d(self.backbone.channels[-1], classes, kernel_size=1, bias=False)
+        self.head = nn.Conv2d(own.channels[-1], classes, kernel_size=1, bias=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (B, 3, H, W) to logits (B, classes)."""

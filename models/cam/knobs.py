@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from models.knobs import WEIGHTS, Augmentation, Fraction, Knobs, Name, Optimisation, knob, OneOf
+from models.knobs import WEIGHTS, Augmentation, Fraction, Knobs, Name, OneOf, Optimisation, knob
 from models.registry import CLASSIFIERS
 
 ClassifierName = Annotated[str, OneOf(("none", *CLASSIFIERS))]

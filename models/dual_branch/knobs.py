@@ -13,11 +13,11 @@ from models.knobs import (
     Name,
     NonNegative,
     Number,
+    OneOf,
     Positive,
     Rates,
     Share,
     knob,
-    OneOf,
 )
 from models.registry import BACKBONES
 

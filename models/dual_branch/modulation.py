@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from models.build import trunk as trunk_of
 from models.dual_branch.knobs import ConsistencyKnobs, GaussianKnobs, ModulationKnobs
-from models.networks.backbone import StagedBackbone
 from models.maps import min_max, resize
+from models.networks.backbone import StagedBackbone
 
 EPSILON = 1e-6  # deviations of 0 count as this; the released code of AMR has 0
 
@@ -108,7 +108,7 @@ class ModulatedClassifier(nn.Module):
     """The dual branch's convolutional classifier: a staged backbone with modulation after some of its stages.
 
     Args:
-        backbone: a name in `models.registry.BACKBONES` whose trunk is a chain of stages. Batch norm keeps its stored statistics.
+        backbone: a name in `models.registry.BACKBONES` whose trunk is a chain of stages; batch norm is frozen.
         classes: K, without background.
         knobs: of the modulation.
         stages: indices of the modulated stages of the trunk; 1, 2, 3 of ResNet-50 are its first three residual ones.
@@ -174,7 +174,9 @@ def consistency_loss(
     """
     if others.shape[2:] != cams.shape[2:]:
         others = resize(others, cams.shape[2:])
-    first, second = (min_max(maps.float().relu()) if knobs.consistency_spread else maps.float().relu() for maps in (cams, others))
+    first, second = (
+        min_max(maps.float().relu()) if knobs.consistency_spread else maps.float().relu() for maps in (cams, others)
+    )
     difference = (first - second).abs() if knobs.consistency_norm == 1 else (first - second).square()
     present = tags > 0
     return (difference.mean(dim=(2, 3)) * present).sum() / present.sum().clamp(min=1)

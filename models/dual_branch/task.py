@@ -29,8 +29,8 @@ def tasks(start: Start) -> Iterator[LocalizerTask]:
         model = TwoBranches(network, contrast, branch, toco, knobs)
     except ValueError as error:
         raise ValueError(
-            f"localizer.toco.backbone = {toco.backbone} and localizer.dual_branch.backbone = {knobs.backbone} do not go "
-            f"together: {error}; choose vit_base with resnet50, or a lite0 one with efficientnet_lite0"
+            f"localizer.toco.backbone = {toco.backbone} and localizer.dual_branch.backbone = {knobs.backbone} do not "
+            f"go together: {error}; choose vit_base with resnet50, or a lite0 one with efficientnet_lite0"
         ) from error
     own = Part(branch, nn.ModuleList([branch.modulations, branch.head]), knobs.rates)
     yield DualBranchTask(model, [first_part(model, start), own], start, toco, knobs)

@@ -1,7 +1,7 @@
 """Expansion and shrinkage of localization (ESOL, Li et al., NeurIPS 2022): two samplers on a frozen classifier.
 
-Two trainings, the order of the samplers and what gradients reach are `published` (abstract and figure); no code was ever
-released, and every formula and constant here is `reconstructed`.
+Two trainings, the order of the samplers and what gradients reach are `published` (abstract and figure). No code was
+ever released, and every formula and constant here is `reconstructed`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from models.build import build
 from models.cam.classifier import CamClassifier, tag_loss
 from models.esol.knobs import EsolLossKnobs, SamplingKnobs
 from models.esol.sampling import Sampler, clip_features
@@ -20,7 +21,6 @@ from models.localizer import Activations, Localizer
 from models.networks.attention import Observer
 from models.networks.backbone import Backbone
 from models.networks.conformer import Conformer
-from models.build import build
 
 SamplerName = Literal["expansion", "shrinkage"]
 SAMPLERS: tuple[SamplerName, ...] = ("expansion", "shrinkage")
@@ -96,8 +96,8 @@ class EsolNetwork(Localizer):
     def forward(self, images: Tensor, which: SamplerName) -> SamplerOutputs:
         """Normalised images (B, 3, H, W) to what the loss of a sampler reads.
 
-        The detach marks of the figure do not rest on `learn`: backbone, the first sampler in the second's training, kernels
-        and classifier are cut off here, whatever requires a gradient.
+        The detach marks of the figure do not rest on `learn`: backbone, kernels, classifier and, in the second's
+        training, the first sampler are cut off here, whatever requires a gradient.
         """
         with torch.no_grad():
             features = self.base.backbone(images)[-1]
@@ -112,7 +112,7 @@ class EsolNetwork(Localizer):
         return SamplerOutputs(self._maps(self._clipped(moved, which)), fitted)
 
     def all_maps(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Raw maps (B, classes, h, w) of baseline, expansion and shrinkage from one forward pass of normalised images (B, 3, H, W)."""
+        """Raw maps (B, classes, h, w) of baseline, expansion and shrinkage of normalised images (B, 3, H, W)."""
         features = self.base.backbone(images)[-1]
         expanded = self._expanded(features)
         shrunk = self.shrinkage(expanded, self.shrinkage.offsets(expanded))

@@ -11,6 +11,7 @@ from torchvision.ops import deform_conv2d
 
 from models.esol.knobs import SamplingKnobs
 
+
 def clip_features(features: Tensor, knobs: SamplingKnobs) -> Tensor:
     """Features of any dtype, (B, C, h, w), not above the bound that `knobs.clip` describes; the bound has no gradient.
 

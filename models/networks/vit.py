@@ -17,7 +17,6 @@ from models.networks.loading import check_and_load, load_trunk
 from models.networks.resnet50 import ResNet50
 from models.registry import VIT_TAG
 
-
 VIT_HEADS = ("head.*",)
 """Entries of timm's checkpoints that the encoder leaves out."""
 

@@ -11,11 +11,11 @@ from models.knobs import (
     Knobs,
     Maybe,
     Name,
+    OneOf,
     Optimisation,
     Scales,
     Side,
     knob,
-    OneOf,
 )
 from models.registry import SEGMENTERS
 
@@ -32,7 +32,5 @@ class SegmenterKnobs(Knobs):
     test_long_side: Annotated[Side | None, Maybe] = knob(
         None, "longer side at test scale 1; none: the photograph's own"
     )
-    test_scales: Scales = knob(
-        [0.75, 1.0, 1.25], "scales whose probabilities are averaged; each with its mirror image"
-    )
+    test_scales: Scales = knob([0.75, 1.0, 1.25], "scales whose probabilities are averaged; each with its mirror image")
     test_crf: Annotated[Kernels | None, Maybe] = knob(None, "kernels of the CRF on predictions, or none")

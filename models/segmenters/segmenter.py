@@ -29,8 +29,6 @@ class Segmenter(nn.Module):
         load_trunk(self.backbone, state)
 
 
-
-
 def pixel_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross entropy averaged over the pixels that are not 255; 0 where all are.
 

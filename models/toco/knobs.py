@@ -16,13 +16,13 @@ from models.knobs import (
     Name,
     NonNegative,
     Number,
+    OneOf,
     Optimisation,
     Positive,
     Scales,
     Share,
     Shares,
     knob,
-    OneOf,
 )
 from models.registry import ENCODERS
 

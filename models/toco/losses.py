@@ -12,16 +12,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from models.labels import IGNORE
 from models.cam.classifier import tag_loss
-from models.toco.knobs import TocoKnobs
-from models.toco.network import Output, ToCoNetwork
+from models.labels import IGNORE
+from models.maps import resize
 from models.precision import full_precision
 from models.refine.par import PAR
-from models.maps import resize
 from models.toco.cams import SCALES, multi_scale_cams
 from models.toco.contrast import ContrastHeads, ctc_loss
 from models.toco.crops import choose_corners, crop_flags, cut_crops
+from models.toco.knobs import TocoKnobs
 from models.toco.labels import (
     Threshold,
     cam_labels,
@@ -31,6 +30,7 @@ from models.toco.labels import (
     refined_labels,
     region_mask,
 )
+from models.toco.network import Output, ToCoNetwork
 
 WEIGHTS = {"tags": 1.0, "aux_tags": 1.0, "ptc": 0.2, "ctc": 0.5, "masks": 0.1}
 """Weights of the losses (`released`); that of `masks` is 0 in the first 2000 steps."""
@@ -107,7 +107,9 @@ def toco_losses(
     if "masks" in wanted:
         cams = final if knobs.label_source == "final" else aux
         pixels = denormalised(views.first, network.mean, network.std)
-        labels = refined_labels(pixels, cams, views.tags, thresholds.low, thresholds.masks, views.boxes, PAR(tuple(knobs.dilations)))
+        labels = refined_labels(
+            pixels, cams, views.tags, thresholds.low, thresholds.masks, views.boxes, PAR(tuple(knobs.dilations))
+        )
         losses["masks"] = mask_loss(resize(output.masks.float(), labels.shape[1:]), labels)
     return {name: loss for name, loss in losses.items() if name in wanted}
 

@@ -61,7 +61,8 @@ class TocoTask(LocalizerTask):
         super().__init__(model, parts)
         if knobs.high_of_classes is not None and len(knobs.high_of_classes) != start.classes:
             raise ValueError(
-                f"localizer.toco.high_of_classes has {len(knobs.high_of_classes)} thresholds for {start.classes} classes"
+                f"localizer.toco.high_of_classes has {len(knobs.high_of_classes)} thresholds for {start.classes} "
+                "classes"
             )
         self.own, self.knobs, self.classes, self.epochs, self.done = model, knobs, start.classes, start.epochs, 0.0
 

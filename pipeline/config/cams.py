@@ -59,11 +59,12 @@ class CamsKnobs(Knobs):
     @classmethod
     def _gather_groups(cls, values: Any) -> Any:
         """Groups named after rules become `rule_knobs`."""
-        if not isinstance(values, dict) or "rule_knobs" in values:
+        if not isinstance(values, dict):
             return values
         names = rule_names()
         groups = {key: value or {} for key, value in values.items() if key in names}
-        return {key: value for key, value in values.items() if key not in names} | {"rule_knobs": groups}
+        others = {key: value for key, value in values.items() if key not in names}
+        return others | {"rule_knobs": values.get("rule_knobs", {}) | groups}
 
     @model_serializer(mode="wrap")
     def _spread_groups(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -31,8 +31,12 @@ class FolderData(Knobs):
 
     tags: Name = knob("labels.csv", "CSV below data.root: image,labels[,split]; labels separated by |")
     images: Name = knob(".", "folder below data.root that image names are relative to")
-    masks: Annotated[Name | None, Maybe] = knob(None, "folder below data.root with <image>.png masks; used by evaluate and report alone")
-    val_share: Annotated[float, Number, Field(gt=0, lt=1)] = knob(0.2, "share of images for validation where the CSV has no split column")
+    masks: Annotated[Name | None, Maybe] = knob(
+        None, "folder below data.root with <image>.png masks; used by evaluate and report alone"
+    )
+    val_share: Annotated[float, Number, Field(gt=0, lt=1)] = knob(
+        0.2, "share of images for validation where the CSV has no split column"
+    )
 
 
 class DataKnobs(Knobs):
@@ -41,7 +45,9 @@ class DataKnobs(Knobs):
     name: Literal["scenes", "voc2012", "folder"] = knob(
         "scenes", "scenes (bundled, drawn), voc2012, folder (a folder of photographs and a CSV of tags)"
     )
-    root: Annotated[Name | None, Maybe] = knob(None, "folder of the photographs, except for scenes; absolute for queued and --temp runs")
+    root: Annotated[Name | None, Maybe] = knob(
+        None, "folder of the photographs, except for scenes; absolute for queued and --temp runs"
+    )
     watch: Name = knob(
         "requirements.txt", "file or folder that DVC watches: your CSV, so that an edit re-runs prepare_data"
     )

@@ -10,7 +10,7 @@ from models.amn.knobs import AmnKnobs
 from models.bao.knobs import BaoKnobs
 from models.dual_branch.knobs import DualBranchKnobs
 from models.esol.knobs import EsolKnobs
-from models.knobs import Augmentation, Knobs, MethodKnobs, Optimisation, knob, OneOf
+from models.knobs import Augmentation, Knobs, MethodKnobs, OneOf, Optimisation, knob
 from models.registry import METHODS
 from models.toco.knobs import TocoKnobs
 

@@ -29,9 +29,7 @@ class MasksKnobs(Knobs):
     confidence_pair: Annotated[Shares | None, Maybe] = knob(
         None, "none, or foreground and background thresholds: between them is ignored"
     )
-    max_side: WorkingSide = knob(
-        1024, "the CRF works at most at this longer side; masks have the photograph's size"
-    )
+    max_side: WorkingSide = knob(1024, "the CRF works at most at this longer side; masks have the photograph's size")
 
     @model_validator(mode="after")
     def _pair_ordered(self) -> MasksKnobs:

@@ -96,8 +96,8 @@ class Params(Knobs):
             givers = [method for method, facts in METHODS.items() if name in facts.earlier]
             if givers and name not in own:
                 raise ValueError(
-                    f"cams.rules = {text} needs localizer.network = {' or '.join(givers)}, whose network has such maps; "
-                    f"it is {self.localizer.network}"
+                    f"cams.rules = {text} needs localizer.network = {' or '.join(givers)}, whose network has such "
+                    f"maps; it is {self.localizer.network}"
                 )
         return self
 

@@ -62,7 +62,9 @@ def layers(method: str, profile: str, data_name: str) -> list[Layer]:
     """What the presets give for a method, profile and data set, in the order in which they apply."""
     parts = ("common", profile, f"{profile}_{data_name}")
     files = [Layer("base.yaml", _files()["base"]), *_sources(method)]
-    return [Layer(f"{file.name} {part}", file.values[part]) for file in files for part in parts if file.values.get(part)]
+    return [
+        Layer(f"{file.name} {part}", file.values[part]) for file in files for part in parts if file.values.get(part)
+    ]
 
 
 def merge(low: Tree, high: Tree) -> Tree:

@@ -71,7 +71,7 @@ def _localizer(params: Params) -> Json:
 
 def _map_scales(params: Params) -> set[str]:
     """At which scales the second training makes maps; empty where it makes none."""
-    return {group.map_scales for group in params.localizer.groups().values()} - {"none"}
+    return {str(group.map_scales) for group in params.localizer.groups().values()} - {"none"}
 
 
 # ---------------------------------------------------------------------------------------------------------------- code
@@ -121,19 +121,18 @@ def _localizer_entries(params: Params) -> list[Any]:
 
 def initial_weights(params: Params) -> dict[str, tuple[str, str | None, str]]:
     """For each group that starts from weights: the network or trunk, where its ImageNet weights come from, the knob."""
+    trunks = BACKBONES | ENCODERS
     wanted: dict[str, tuple[str, str | None, str]] = {}
-    for name, group, table in (
-        ("classifier", params.classifier, CLASSIFIERS),
-        ("segmenter", params.segmenter, SEGMENTERS),
-    ):
-        if (entry := table.get(group.network)) is not None:
-            wanted[name] = (group.network, entry.imagenet, group.weights)
-    groups = {f"localizer.{name}": group for name, group in params.localizer.groups().items()}
+    if (chosen := CLASSIFIERS.get(params.classifier.network)) is not None:
+        wanted["classifier"] = (params.classifier.network, chosen.imagenet, params.classifier.weights)
+    if (segmenter := SEGMENTERS.get(params.segmenter.network)) is not None:
+        wanted["segmenter"] = (params.segmenter.network, segmenter.imagenet, params.segmenter.weights)
+    groups: dict[str, Any] = {f"localizer.{name}": group for name, group in params.localizer.groups().items()}
     if params.affinity.network in AFFINITIES:
         groups["affinity"] = params.affinity
     for name, group in groups.items():
         if hasattr(group, "backbone"):
-            wanted[name] = (group.backbone, (BACKBONES | ENCODERS)[group.backbone].imagenet, group.weights)
+            wanted[name] = (group.backbone, trunks[group.backbone].imagenet, group.weights)
     return wanted
 
 

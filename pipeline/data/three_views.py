@@ -33,7 +33,11 @@ class ColourAugmentation:
     grey: float = 0.2
 
 
-FIRST, LOCAL, SECOND = ColourAugmentation(blur=1.0), ColourAugmentation(blur=0.5), ColourAugmentation(blur=0.1, solarise=0.2)
+FIRST, LOCAL, SECOND = (
+    ColourAugmentation(blur=1.0),
+    ColourAugmentation(blur=0.5),
+    ColourAugmentation(blur=0.1, solarise=0.2),
+)
 
 
 class ThreeViews(TaggedViews):

@@ -31,7 +31,13 @@ from pipeline.run.runtime import Machine, rank, world_size
 
 
 def extend_store(
-    network: Localizer, manifest: Manifest, config: CamsKnobs, store: Path, machine: Machine, title: str = "maps", alone: bool = False
+    network: Localizer,
+    manifest: Manifest,
+    config: CamsKnobs,
+    store: Path,
+    machine: Machine,
+    title: str = "maps",
+    alone: bool = False,
 ) -> int:
     """Compute the shards that a store does not have yet; several processes take every n-th.
 
@@ -147,7 +153,12 @@ def chosen_rules(config: CamsKnobs, depth: int) -> dict[str, Chosen]:
 
 @torch.inference_mode()
 def view_maps(
-    network: Localizer, views: Tensor, classes: Sequence[Sequence[int]], class_count: int, config: CamsKnobs, machine: Machine
+    network: Localizer,
+    views: Tensor,
+    classes: Sequence[Sequence[int]],
+    class_count: int,
+    config: CamsKnobs,
+    machine: Machine,
 ) -> dict[str, list[Tensor]]:
     """For each rule the maps of every view, its and its mirror image's merged, on the CPU.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from models.build import build
+from models.task import Pretrained
 from pipeline.run.errors import UserError
 from pipeline.run.files import read_json, write_atomic, write_json
 
@@ -46,13 +47,6 @@ def load_network(folder: Path, producer: str) -> Any:
 
 
 # --------------------------------------------------------------------------------------------------- initial weights
-
-
-class Pretrained(Protocol):
-    """A network or trunk that ImageNet weights can be loaded into."""
-
-    def load_pretrained(self, state: State) -> None:
-        """Load a state dict; ValueError where it does not fit."""
 
 
 def load_initial(network: Pretrained, name: str, weights: str, imagenet: str | None) -> None:

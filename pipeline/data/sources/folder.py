@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 
 from pipeline.config.data import FolderData
 from pipeline.data.manifest import Record
-from pipeline.data.sources.source import PrepareDataConfig, SPLITS, Source, data_root
+from pipeline.data.sources.source import SPLITS, PrepareDataConfig, Source, data_root
 from pipeline.data.sources.tags_csv import TagRow, read_tags
 from pipeline.run.errors import UserError
 from pipeline.run.files import inside
