@@ -1,10 +1,13 @@
 """A table of several runs: one row for each setting, mean and spread over its seeds.
 
-`python -m tools.compare metrics/studies/scenes` prints Markdown from the metrics of every run below a folder (one
-folder of metrics JSON for each run, as `tools.study` keeps them); runs that scored several propagation rules, the
-maps of earlier stages, or the localizer after every epoch, give tables of that. With `--readme` it rewrites the
-README's tables between `<!-- study: scenes -->` (or `rules: scenes`, `stages: scenes`, `epochs: scenes`) and
-`<!-- end -->`, so that no number there is typed by hand.
+`python -m tools.compare metrics/studies/scenes` prints Markdown from the scores of every run below a folder (a
+folder for each run, as `tools.study` keeps it: `<run>/<artefact>.json` and `<run>/details/<artefact>.json`). Runs that
+scored several propagation rules, earlier maps, or the localizer after every epoch give tables of that. With
+`--page docs/results.md` it rewrites the tables of that page between `<!-- study: scenes -->` (or `rules: scenes`,
+`earlier: scenes`, `epochs: scenes`) and `<!-- end -->`, so that no number there is typed by hand.
+
+Runs of different code stand in no common table: what they differ in is said, and they are refused. `--mixed` lets them
+stand together, with a note below the table.
 """
 
 from __future__ import annotations
@@ -13,13 +16,15 @@ import argparse
 import json
 import re
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.config.params import ARTEFACTS
 from pipeline.run.errors import UserError
 from pipeline.run.files import write_text
 from pipeline.run.stage import run_stage
+from pipeline.scoring.records import joined
 
 COLUMNS = {
     "tag mAP": ("classifier", "map"),
@@ -42,7 +47,7 @@ RULE_COLUMNS = {
     "oracle mIoU": ("oracle", "miou"),
     "at threshold": ("oracle", "threshold"),
 }
-STAGE_COLUMNS = {
+EARLIER_COLUMNS = {
     "mIoU": ("miou",),
     "precision": ("precision",),
     "recall": ("recall",),
@@ -51,101 +56,171 @@ STAGE_COLUMNS = {
 }
 EPOCH_COLUMNS = ("first epoch", "best epoch", "last epoch", "last - best", "number of the best")
 AS_NUMBER = ("at threshold", "number of the best")  # the others are percentages
+SHARED = ("prepare_data", "evaluate")  # stages that run the same code for every method
 
-
+Run = dict[str, Any]
 Row = dict[str, float | None]
 
 
 def main() -> None:
-    """Print the table of a study, or put it into the README."""
+    """Print the tables of a study, or put them into a page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("study", type=Path, help="folder with one folder of metrics JSON for each run")
-    parser.add_argument("--readme", type=Path, help="file whose table of this study is rewritten")
+    parser.add_argument("study", type=Path, help="folder with one folder of scores for each run")
+    parser.add_argument("--page", type=Path, help="file whose tables of this study are rewritten")
+    parser.add_argument("--mixed", action="store_true", help="let runs of different code stand in one table, marked")
     arguments = parser.parse_args()
-    for place, lines in tables(arguments.study).items():
-        if arguments.readme is None:
+    for place, lines in tables(arguments.study, arguments.mixed).items():
+        if arguments.page is None:
             print(lines, end="\n\n")
         else:
-            write_text(arguments.readme, with_table(arguments.readme.read_text("utf-8"), place, lines))
+            write_text(arguments.page, with_table(arguments.page.read_text("utf-8"), place, lines))
 
 
-def tables(study: Path) -> dict[str, str]:
-    """The Markdown tables of a study, by the place that they have in the README.
+def tables(study: Path, mixed: bool = False) -> dict[str, str]:
+    """The Markdown tables of a study, by the place that they have in a page.
+
+    Args:
+        study: folder of its runs.
+        mixed: whether runs of different code may stand in one table, which then says so.
 
     Raises:
-        UserError: there are no runs in the folder.
+        UserError: there are no runs in the folder, or they are of different code and `mixed` is not given.
     """
     runs = study_runs(study)
+    kinds: dict[str, tuple[Callable[[Run], Any], Callable[[Sequence[Run]], str]]] = {
+        "study": (lambda run: run.get("seeds"), study_table),
+        "rules": (rules_of, rules_table),
+        "earlier": (earlier_of, earlier_table),
+        "epochs": (epochs_of, epochs_table),
+    }
     found: dict[str, str] = {}
-    if any("seeds" in run for run in runs):
-        found[f"study: {study.name}"] = study_table(runs)
-    if any(rules_of(run) for run in runs):
-        found[f"rules: {study.name}"] = rules_table(runs)
-    if any(stages_of(run) for run in runs):
-        found[f"stages: {study.name}"] = stages_table(runs)
-    if any(run.get("localizer", {}).get("epochs") for run in runs):
-        found[f"epochs: {study.name}"] = epochs_table(runs)
+    for kind, (scores_of, make) in kinds.items():
+        if rows := [run for run in runs if scores_of(run)]:
+            note = code_note(rows, mixed)
+            found[f"{kind}: {study.name}"] = make(rows) + (f"\n\n{note}" if note else "")
     return found
 
 
-def study_runs(study: Path) -> list[dict[str, Any]]:
-    """The metrics of every run of a study, by the name of their file.
+def study_runs(study: Path) -> list[Run]:
+    """The scores of every run of a study, by artefact.
 
     Raises:
-        UserError: there are no runs in the folder.
+        UserError: there are no runs in the folder, or one lacks the numbers of an artefact.
     """
-    folders = sorted(path for path in study.iterdir() if path.is_dir())
-    runs = [{path.stem: json.loads(path.read_text("utf-8")) for path in sorted(f.glob("*.json"))} for f in folders]
+    runs = [read_run(folder) for folder in sorted(study.iterdir()) if folder.is_dir()]
     if not (runs := [run for run in runs if run]):
-        raise UserError(f"{study} holds no runs; a run is a folder of metrics JSON")
+        raise UserError(f"{study} holds no runs; a run is a folder of metrics JSON with their details beside them")
     return runs
 
 
-def study_table(runs: Sequence[dict[str, Any]]) -> str:
-    """One row for each method and background rule: the numbers of every stage."""
-    whole = [run for run in runs if "seeds" in run]
-    rows = [(setting(run), seed_of(run), numbers(run, COLUMNS)) for run in whole]
-    return table(("method", "background rule"), COLUMNS, rows)
+def read_run(folder: Path) -> Run:
+    """The scores of one run, by artefact; rules and localizer have details alone."""
+    run: Run = {}
+    for path in sorted((folder / "details").glob("*.json")):
+        numbers, details = folder / path.name, json.loads(path.read_text("utf-8"))
+        if not numbers.exists() and path.stem in ("classifier", *ARTEFACTS):
+            raise UserError(f"{numbers} is missing; delete {folder} and let the study run again")
+        run[path.stem] = joined(json.loads(numbers.read_text("utf-8")) if numbers.exists() else {}, details)
+    return run
 
 
-def rules_table(runs: Sequence[dict[str, Any]]) -> str:
-    """One row for each propagation rule and background rule: the seeds that it gives."""
+# -------------------------------------------------------------------------------------------------- code of the runs
+
+
+def code_note(runs: Sequence[Run], mixed: bool) -> str:
+    """What a table says of the code of its runs: nothing where all were made by the same code.
+
+    Raises:
+        UserError: it differs, and `mixed` is not given.
+    """
+    if not any(code_of(run) for run in runs):
+        return "Code not recorded."
+    if not (different := code_differences(runs)):
+        return ""
+    if not mixed:
+        raise UserError(
+            f"these runs are of different code ({'; '.join(different)}); delete the older ones and let the study run "
+            "again, or give --mixed to let them stand in one table that says so"
+        )
+    return f"Runs of different code: {'; '.join(different)}."
+
+
+def code_of(run: Run) -> dict[str, str]:
+    """Digest of the code of every stage that made a run, by the stage's name; empty where it is not recorded."""
+    return {stage: digest for scores in run.values() for stage, digest in scores.get("code", {}).items() if digest}
+
+
+def code_differences(runs: Sequence[Run]) -> list[str]:
+    """What the code of some runs differs in, and in how many versions; empty where it is the same.
+
+    Runs of one method are compared by the stages that they have in common. A stage runs other modules for another
+    method, so runs of different methods are compared by the `SHARED` stages alone.
+    """
+    found: list[str] = []
+    if unrecorded := sum(not code_of(run) for run in runs):
+        found.append(f"code not recorded for {unrecorded} of {len(runs)} runs")
+    versions: dict[tuple[str, str], set[str]] = {}
+    for run in runs:
+        for stage, digest in code_of(run).items():
+            group = "all methods" if stage.startswith(SHARED) else setting(run)[0]
+            versions.setdefault((group, stage), set()).add(digest)
+    differing = {key: len(digests) for key, digests in sorted(versions.items()) if len(digests) > 1}
+    return found + [f"{group}: {count} versions of {stage}" for (group, stage), count in differing.items()]
+
+
+# ------------------------------------------------------------------------------------------------------------ tables
+
+
+def study_table(runs: Sequence[Run]) -> str:
+    """One row for each method and background threshold: the numbers of every stage."""
+    rows = [(setting(run), seed_of(run), numbers(run, COLUMNS)) for run in runs]
+    return table(("method", "background threshold"), COLUMNS, rows)
+
+
+def rules_table(runs: Sequence[Run]) -> str:
+    """One row for each propagation rule and background threshold: the seeds that it gives."""
     rows = [
         ((setting(run)[0], rule, setting(run)[1]), seed_of(run), numbers(scores, RULE_COLUMNS))
         for run in runs
         for rule, scores in rules_of(run).items()
     ]
-    return table(("method", "propagation rule", "background rule"), RULE_COLUMNS, rows)
+    return table(("method", "propagation rule", "background threshold"), RULE_COLUMNS, rows)
 
 
-def stages_table(runs: Sequence[dict[str, Any]]) -> str:
-    """One row for each method and stage of its network: the maps of earlier stages beside those that went on."""
+def earlier_table(runs: Sequence[Run]) -> str:
+    """One row for each method and maps of its network: the earlier ones, and those that were used."""
     rows = [
-        ((setting(run)[0], stage, setting(run)[1]), seed_of(run), numbers(scores, STAGE_COLUMNS))
+        ((setting(run)[0], maps, setting(run)[1]), seed_of(run), numbers(scores, EARLIER_COLUMNS))
         for run in runs
-        for stage, scores in stages_of(run).items()
+        for maps, scores in earlier_of(run).items()
     ]
-    return table(("method", "stage", "background rule"), STAGE_COLUMNS, rows)
+    return table(("method", "maps", "background threshold"), EARLIER_COLUMNS, rows)
 
 
-def rules_of(run: dict[str, Any]) -> dict[str, Any]:
-    """Scores of a run's propagation rules by name; none where its rules are maps of stages."""
-    return {} if stages_of(run) else run.get("rules", {}).get("rules", {})
+def rules_of(run: Run) -> dict[str, Any]:
+    """Scores of a run's propagation rules by name; none where its rules are earlier maps."""
+    return {} if earlier_of(run) else run.get("rules", {}).get("rules", {})
 
 
-def stages_of(run: dict[str, Any]) -> dict[str, Any]:
-    """Scores of the maps that went on and of those of earlier stages, by name; none where there are no earlier ones."""
+def earlier_of(run: Run) -> dict[str, Any]:
+    """Scores of a run's earlier maps and of those that were used, by name; none where there are no earlier ones."""
     seeds = run.get("seeds", {})
     if not (earlier := seeds.get("earlier")):
         return {}
-    return {f"{seeds['protocol']['rule']} (goes on)": seeds} | earlier
+    return {f"{seeds['protocol']['rule']} (used)": seeds} | earlier
 
 
-def epochs_table(runs: Sequence[dict[str, Any]]) -> str:
+def epochs_of(run: Run) -> dict[str, Any]:
+    """Scores of a run's localizer after every epoch, by network."""
+    epochs: dict[str, Any] = run.get("localizer", {}).get("epochs", {})
+    return epochs
+
+
+def epochs_table(runs: Sequence[Run]) -> str:
     """One row for each method, network and length: mIoU of its maps after the first, the best and the last epoch."""
     rows: list[tuple[tuple[str, ...], int, Row]] = []
     for run in runs:
-        for network, scores in run.get("localizer", {}).get("epochs", {}).items():
+        for network, scores in epochs_of(run).items():
             curve = scores["miou"]
             best = curve.index(max(curve))
             cells = (curve[0], curve[best], curve[-1], curve[-1] - curve[best], float(best + 1))
@@ -177,31 +252,31 @@ def table(names: tuple[str, ...], columns: Iterable[str], rows: Sequence[tuple[t
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def setting(metrics: dict[str, Any]) -> tuple[str, str]:
-    """What a run's row is named by: method and background rule."""
-    protocol = protocol_of(metrics)
+def setting(run: Run) -> tuple[str, str]:
+    """What a run's row is named by: method and background threshold."""
+    protocol = protocol_of(run)
     return protocol["method"], str(protocol["bg_thresh"])
 
 
-def seed_of(metrics: dict[str, Any]) -> int:
+def seed_of(run: Run) -> int:
     """A run's seed."""
-    return int(protocol_of(metrics)["seed"])
+    return int(protocol_of(run)["seed"])
 
 
-def protocol_of(metrics: dict[str, Any]) -> dict[str, Any]:
+def protocol_of(run: Run) -> dict[str, Any]:
     """What a run states of itself with its seeds or, where it stopped before them, its localizer."""
-    protocol: dict[str, Any] = metrics["seeds" if "seeds" in metrics else "localizer"]["protocol"]
+    protocol: dict[str, Any] = run["seeds" if "seeds" in run else "localizer"]["protocol"]
     return protocol
 
 
-def numbers(metrics: dict[str, Any], columns: dict[str, tuple[str, ...]]) -> Row:
+def numbers(scores: dict[str, Any], columns: dict[str, tuple[str, ...]]) -> Row:
     """The numbers of a row, by column."""
-    return {name: value(metrics, keys) for name, keys in columns.items()}
+    return {name: value(scores, keys) for name, keys in columns.items()}
 
 
-def value(metrics: dict[str, Any], keys: Iterable[str]) -> float | None:
-    """A number of a run, or nothing where it has none."""
-    found: Any = metrics
+def value(scores: dict[str, Any], keys: Iterable[str]) -> float | None:
+    """A number among some scores, or nothing where it is not there."""
+    found: Any = scores
     for key in keys:
         if not isinstance(found, dict) or key not in found:
             return None

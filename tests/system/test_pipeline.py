@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 
 from pipeline.run.files import sha256
+from pipeline.scoring.records import read_scores
 from tools import study
 from tools.compare import study_runs, study_table
 from tools.smoke import commit, copy_repository, run
@@ -46,8 +46,7 @@ def stage(folder: Path, name: str, *arguments: str) -> str:
 
 
 def metrics(folder: Path, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / f"metrics/{name}.json").read_text())
-    return found
+    return read_scores(folder / "metrics", name, "")
 
 
 def ran(output: str) -> set[str]:
@@ -95,7 +94,8 @@ def test_every_stage_leaves_its_artefacts_and_numbers(project: Path) -> None:
     assert (project / "metrics/report/index.html").stat().st_size > 10_000
     assert len(list((project / "data/masks").glob("*.png"))) == 8
     shown = run("dvc", "metrics", "show", cwd=project, quiet=True)
-    assert all(f"metrics/{name}.json" in shown for name in ARTEFACTS)
+    assert all(f"metrics/{name}.json" in shown for name in (*ARTEFACTS, "classifier"))
+    assert max(map(len, shown.splitlines())) <= 120 and "details" not in shown, "it fits a terminal"
 
 
 def test_second_repro_runs_nothing(project: Path) -> None:
@@ -123,9 +123,10 @@ def test_study_runs_experiments_in_temporary_copies(project: Path, monkeypatch: 
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     before = digests(project, "data/masks")
     artefacts = ("seeds", "refined", "masks")
-    commit_of_run = study.run_experiment(["bg_thresh=otsu"], artefacts)
-    study.keep_metrics(commit_of_run, Path("metrics/studies/rules/otsu"), artefacts)
-    assert metrics(project, "studies/rules/otsu/masks")["protocol"]["bg_thresh"] == "otsu"
+    commit_of_run = study.run_experiment("otsu", ["bg_thresh=otsu"], artefacts)
+    kept = Path("metrics/studies/rules/otsu")
+    study.keep_metrics(commit_of_run, kept, artefacts)
+    assert read_scores(kept, "masks", "")["protocol"]["bg_thresh"] == "otsu"
     assert digests(project, "data/masks") == before, "the workspace is left alone"
     assert "| cam | otsu | 1 |" in study_table(study_runs(Path("metrics/studies/rules")))
     shutil.rmtree("metrics/studies")

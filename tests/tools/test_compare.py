@@ -1,31 +1,38 @@
-"""The table of several runs, and that the README shows what the kept metrics say."""
+"""The tables of several runs: by hand, of different code, and that the page of results shows what the studies say."""
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline.run.errors import UserError
-from pipeline.run.files import write_json
+from pipeline.scoring.records import NUMBERS, write_scores
 from tests.support import ROOT
-from tools.compare import epochs_table, rules_table, stages_table, study_runs, study_table, tables, with_table
+from tools.compare import earlier_table, epochs_table, main, rules_table, study_runs, study_table, tables, with_table
 
 STUDIES = [path for path in sorted((ROOT / "metrics/studies").glob("*")) if path.is_dir()]
+PAGE = ROOT / "docs/results.md"
+CODE = {"extract_cams": "aaaa", "evaluate": "eeee"}
 
 
-def write_run(study: Path, method: str, seed: int, miou: float, oracle: bool = True) -> None:
-    protocol = {"method": method, "bg_thresh": 0.2, "seed": seed}
+def write_run(
+    study: Path, method: str, seed: int, miou: float, oracle: bool = True, code: dict[str, str] | None = None
+) -> Path:
+    """Keep a run that scored its seeds and masks, as a study does; gives its folder."""
     folder = study / f"{method}-{seed}"
-    write_json(folder / "masks.json", {"miou": miou})
-    seeds = {
-        "miou": miou - 0.1,
-        "protocol": protocol,
-        **({"oracle": {"miou": miou, "threshold": 0.3}} if oracle else {}),
-    }
-    write_json(folder / "seeds.json", seeds)
+    write_scores(folder, "masks", {"miou": miou})
+    seeds: dict[str, Any] = {"miou": miou - 0.1, "protocol": {"method": method, "bg_thresh": 0.2, "seed": seed}}
+    if oracle:
+        seeds["oracle"] = {"miou": miou, "threshold": 0.3}
+    if code is not None:
+        seeds["code"] = code
+    write_scores(folder, "seeds", seeds)
+    return folder
 
 
 def test_table_by_hand(tmp_path: Path) -> None:
@@ -55,16 +62,16 @@ def test_rules_of_several_runs_by_hand() -> None:
     assert none["FPR"] == "25.0 ± 0.0" and adcam["FPR"] == "-"
 
 
-def test_stages_by_hand() -> None:
+def test_earlier_maps_by_hand() -> None:
     runs = []
     for seed, recall in enumerate((0.5, 0.7)):
         protocol = {"method": "esol", "bg_thresh": 0.5, "seed": seed, "rule": "none"}
         earlier = {"baseline": {"miou": 0.3, "recall": 0.4, "oracle": {"miou": 0.35, "threshold": 0.2}}}
         runs.append({"seeds": {"protocol": protocol, "miou": 0.6, "recall": recall, "earlier": earlier}})
     runs.append({"seeds": {"protocol": {"method": "cam", "bg_thresh": 0.5, "seed": 0}, "miou": 0.1}})
-    table = stages_table(runs).splitlines()
+    table = earlier_table(runs).splitlines()
     first, last = (dict(zip(table[0].split(" | "), row.split(" | "), strict=True)) for row in table[2:])
-    assert first["stage"] == "baseline" and last["stage"] == "none (goes on)"
+    assert first["maps"] == "baseline" and last["maps"] == "none (used)"
     assert last["recall"] == "60.0 ± 14.1" and first["recall"] == "40.0 ± 0.0" and first["oracle mIoU"] == "35.0 ± 0.0"
     assert rules_table(runs).count("\n") == 1
 
@@ -92,8 +99,75 @@ def test_runs_that_differ_in_what_the_table_hides_are_refused(tmp_path: Path) ->
 def test_numbers_that_only_some_runs_have_say_so(tmp_path: Path) -> None:
     for seed in (0, 1):
         write_run(tmp_path, "cam", seed, 0.5)
-    write_json(tmp_path / "cam-0" / "segmenter.json", {"miou": 0.25})
+    write_scores(tmp_path / "cam-0", "segmenter", {"miou": 0.25})
     assert "| 25.0 (of 1) |" in study_table(study_runs(tmp_path))
+
+
+def test_runs_of_the_same_code_need_no_note(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        write_run(tmp_path, "cam", seed, 0.5, code=CODE)
+    write_run(tmp_path, "irn", 0, 0.6, code={"extract_cams": "bbbb", "evaluate": "eeee"})
+    (lines,) = tables(tmp_path).values()
+    assert lines.splitlines()[-1].startswith("| irn |"), "methods run modules of their own"
+    assert tables(tmp_path, mixed=True) == tables(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("method", "code", "message"),
+    [
+        ("cam", {"extract_cams": "bbbb", "evaluate": "eeee"}, "cam: 2 versions of extract_cams"),
+        ("cam", {"evaluate": "ffff"}, "all methods: 2 versions of evaluate"),
+        ("irn", {"extract_cams": "bbbb", "evaluate": "ffff"}, "all methods: 2 versions of evaluate"),
+        ("cam", None, "code not recorded for 1 of 2 runs"),
+        ("cam", {"extract_cams": ""}, "code not recorded for 1 of 2 runs"),
+    ],
+)
+def test_runs_of_different_code_are_refused_or_marked(
+    tmp_path: Path, method: str, code: dict[str, str] | None, message: str
+) -> None:
+    write_run(tmp_path, "cam", 0, 0.5, code=CODE)
+    write_run(tmp_path, method, 1, 0.6, code=code)
+    with pytest.raises(UserError, match=rf"different code \({message}\); .*--mixed"):
+        tables(tmp_path)
+    (lines,) = tables(tmp_path, mixed=True).values()
+    assert lines.splitlines()[-1] == f"Runs of different code: {message}."
+
+
+def test_stages_that_only_one_run_went_through_make_no_difference(tmp_path: Path) -> None:
+    write_run(tmp_path, "cam", 0, 0.5, code=CODE)
+    write_run(tmp_path, "cam", 1, 0.5, code=CODE | {"train_segmenter": "cccc"})
+    (lines,) = tables(tmp_path).values()
+    assert "different" not in lines
+
+
+def test_runs_that_record_no_code_say_so(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        write_run(tmp_path, "cam", seed, 0.5)
+    (lines,) = tables(tmp_path).values()
+    assert lines.endswith(" |\n\nCode not recorded.")
+
+
+def test_command_writes_the_page_and_marks_mixed_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study, page = tmp_path / "x", tmp_path / "page.md"
+    write_run(study, "cam", 0, 0.5, code=CODE)
+    write_run(study, "cam", 1, 0.5)
+    page.write_text("before\n<!-- study: x -->\nformer\n<!-- end -->\nafter\n")
+    command = ["compare", str(study), "--page", str(page)]
+    monkeypatch.setattr("sys.argv", command)
+    with pytest.raises(UserError, match="different code"):
+        main()
+    assert "former" in page.read_text()
+    monkeypatch.setattr("sys.argv", [*command, "--mixed"])
+    main()
+    text = page.read_text()
+    assert text.startswith("before\n<!-- study: x -->\n| method |") and text.endswith("<!-- end -->\nafter\n")
+    assert "former" not in text and "code not recorded for 1 of 2 runs" in text
+
+
+def test_a_run_without_its_numbers_is_refused(tmp_path: Path) -> None:
+    (write_run(tmp_path, "cam", 0, 0.5) / "masks.json").unlink()
+    with pytest.raises(UserError, match=r"masks.json is missing"):
+        tables(tmp_path)
 
 
 def test_empty_study_and_missing_place_are_said(tmp_path: Path) -> None:
@@ -104,7 +178,22 @@ def test_empty_study_and_missing_place_are_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.name)
-def test_readme_shows_the_kept_metrics(study: Path) -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_page_of_results_shows_the_kept_scores(study: Path) -> None:
+    text = PAGE.read_text(encoding="utf-8")
     for place, lines in tables(study).items():
         assert with_table(text, place, lines) == text
+
+
+def test_page_of_results_has_no_other_table() -> None:
+    places = [place for study in STUDIES for place in tables(study)]
+    text = PAGE.read_text(encoding="utf-8")
+    assert sorted(re.findall(r"<!-- (\w+: [\w-]+) -->", text)) == sorted(places)
+    assert text.count("\n| --- |") == len(places) == text.count("<!-- end -->")
+
+
+@pytest.mark.parametrize("folder", sorted(ROOT.glob("metrics/studies/*/*")), ids=lambda path: f"{path.name}")
+def test_kept_files_hold_numbers_or_details(folder: Path) -> None:
+    for path in folder.glob("*.json"):
+        numbers = json.loads(path.read_text(encoding="utf-8"))
+        assert set(numbers) <= {*NUMBERS, "oracle"} and all(isinstance(value, float) for value in numbers.values())
+        assert (folder / "details" / path.name).exists()
