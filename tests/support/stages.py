@@ -1,0 +1,39 @@
+"""Running stages inside a test, in the current folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+from pipeline.run.files import write_json
+from pipeline.run.runtime import Machine, be_deterministic, machine_of
+from pipeline.run.told import Runtime, told
+
+LOCAL = {"root": ".", "device": "cpu", "precision": "float32", "processes": 1, "workers": 0}
+
+
+class Stage(Protocol):
+    """The module of a stage."""
+
+    def main(self, machine: Any) -> None: ...
+
+
+def write_runtime(folder: Path, **changes: object) -> None:
+    """What `configure` writes for stages to run in a folder: on the CPU, in one process."""
+    write_json(folder / "data/config/runtime.json", LOCAL | changes)
+
+
+def here() -> Machine:
+    """The machine that the current folder's `runtime.json` describes."""
+    be_deterministic()
+    return machine_of(told("runtime", Runtime))
+
+
+def run(stage: Stage) -> None:
+    """Run a stage that uses PyTorch in this process."""
+    stage.main(here())
+
+
+def run_light(stage: Stage) -> None:
+    """Run a stage that uses none."""
+    stage.main(told("runtime", Runtime))
