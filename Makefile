@@ -5,7 +5,7 @@ METHOD ?= cam
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help setup repro test quick lint smoke bench-walk bench-crf bench-attention complexity clean
+.PHONY: help setup repro test quick lint smoke knobs status bench-walk bench-crf bench-attention complexity gpu-check clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -32,6 +32,13 @@ lint: setup  ## ruff and mypy
 	ruff format --check .
 	mypy
 
+knobs: setup  ## every knob with value, origin, bounds and meaning: make knobs KNOBS=toco METHOD=dual_branch
+	@python -m tools.knobs $(KNOBS) $(if $(filter command line environment,$(origin METHOD)),--method $(METHOD)) \
+	  $(if $(PROFILE),--profile $(PROFILE))
+
+status: setup  ## which stages would run, and which change of knob, code or data is the reason
+	@python -m tools.status
+
 smoke: setup  ## the whole chain through DVC on a dozen scenes, in a copy: make smoke METHOD=cam
 	python -m tools.smoke $(METHOD)
 
@@ -46,6 +53,9 @@ bench-attention: setup  ## TransCAM: peak memory by how attention is kept, besid
 
 complexity: setup  ## ToCo and the dual branch: parameters, multiply-adds, what one encoding of every view saves
 	python -m tools.complexity
+
+gpu-check: setup  ## paper presets and networks on this machine's device: seconds, memory, agreement with the CPU
+	python -m tools.gpu_check
 
 clean:  ## remove what a killed run left behind
 	rm -rf .resume .smoke

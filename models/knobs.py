@@ -52,21 +52,21 @@ def _no_bool(value: Any) -> Any:
 
 Maybe = BeforeValidator(_none_word)
 Number = BeforeValidator(_no_bool)
-Seed = Annotated[int, Number, Field(ge=0, lt=2**31)]
-Share = Annotated[float, Number, Field(ge=0, le=1)]
-Fraction = Annotated[float, Number, Field(ge=0, lt=1)]
-Positive = Annotated[float, Number, Field(gt=0)]
-NonNegative = Annotated[float, Number, Field(ge=0)]
-Count = Annotated[int, Number, Field(ge=1)]
-Index = Annotated[int, Number, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**31), Number]
+Share = Annotated[float, Field(ge=0, le=1), Number]
+Fraction = Annotated[float, Field(ge=0, lt=1), Number]
+Positive = Annotated[float, Field(gt=0), Number]
+NonNegative = Annotated[float, Field(ge=0), Number]
+Count = Annotated[int, Field(ge=1), Number]
+Index = Annotated[int, Field(ge=0), Number]
 Name = Annotated[str, Field(min_length=1)]
-Side = Annotated[int, Number, Field(ge=32, le=4096)]
-WorkingSide = Annotated[int, Number, Field(ge=64)]
+Side = Annotated[int, Field(ge=32, le=4096), Number]
+WorkingSide = Annotated[int, Field(ge=64), Number]
 Pair = Annotated[list[Count], Field(min_length=2, max_length=2)]
 Shares = Annotated[list[Share], Field(min_length=2, max_length=2)]
-Scales = Annotated[list[Annotated[float, Number, Field(ge=0.1, le=4)]], Field(min_length=1, max_length=12)]
+Scales = Annotated[list[Annotated[float, Field(ge=0.1, le=4), Number]], Field(min_length=1, max_length=12)]
 Dilations = Annotated[list[Count], Field(min_length=1, max_length=12)]
-Radius = Annotated[int, Number, Field(ge=2, le=16)]
+Radius = Annotated[int, Field(ge=2, le=16), Number]
 Kernels = Literal["psa", "irn", "deeplab", "toco_seg", "toco_cam", "afa"]
 """Names of the published settings of the dense CRF."""
 
@@ -99,7 +99,7 @@ class Augmentation(Knobs):
     colour_jitter: Share = knob(
         0.0, "brightness, contrast, saturation change by up to this share, hue by a third of it; 0: none"
     )
-    crop: Annotated[int, Number, Field(ge=32, le=2048)] = knob(..., "side of the square crop")
+    crop: Annotated[int, Field(ge=32, le=2048), Number] = knob(..., "side of the square crop")
 
     @model_validator(mode="after")
     def _ordered(self) -> Augmentation:

@@ -20,10 +20,10 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.params import ARTEFACTS
 from pipeline.run.errors import UserError
 from pipeline.run.files import write_text
 from pipeline.run.stage import run_stage
+from pipeline.scoring.artefacts import ARTEFACTS
 from pipeline.scoring.records import joined
 
 COLUMNS = {

@@ -15,10 +15,10 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.config.params import ARTEFACTS, EVALUATED
 from pipeline.run.errors import UserError
 from pipeline.run.files import new_folder
 from pipeline.run.stage import run_stage
+from pipeline.scoring.artefacts import ARTEFACTS, EVALUATED
 from pipeline.scoring.records import details_path
 
 STUDIES = Path("metrics/studies")

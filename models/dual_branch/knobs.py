@@ -21,7 +21,7 @@ from models.knobs import (
 )
 from models.registry import BACKBONES
 
-TrunkStage = Annotated[int, Number, Field(ge=0, le=4)]
+TrunkStage = Annotated[int, Field(ge=0, le=4), Number]
 PAPER = "dual branch (published)"
 RATES = Rates(lr=0.001, head_lr_factor=10.0, momentum=0.9, weight_decay=0.0001, poly_power=0.9)
 

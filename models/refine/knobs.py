@@ -26,11 +26,11 @@ class RefineKnobs(Knobs):
         "full", "psa: no pairs that start near three of the borders (released PSA); full: all pairs"
     )
     beta: Positive = knob(10.0, "power of the affinities; higher keeps the walk nearer", "IRN (released, published)")
-    log2_steps: Annotated[int, Number, Field(ge=0, le=14)] = knob(
+    log2_steps: Annotated[int, Field(ge=0, le=14), Number] = knob(
         8, "the walk has two to this power steps", "PSA, IRN (released, published)"
     )
     alpha: Positive = knob(16.0, "psa_walk: background is (1 - strongest class) to this power", "PSA (released)")
-    tolerance: Annotated[float, Number, Field(gt=0, lt=1)] = knob(
+    tolerance: Annotated[float, Field(gt=0, lt=1), Number] = knob(
         0.000001, "largest error of the series that replaces the steps"
     )
     iterations: Count = knob(

@@ -42,7 +42,7 @@ class TocoKnobs(MethodKnobs):
         "scales of the maps that give labels while training; each with its mirror image",
         "ToCo (released)",
     )
-    crop: Annotated[int, Number, Field(ge=8)] = knob(96, "side of the local views", "ToCo (released, published)")
+    crop: Annotated[int, Field(ge=8), Number] = knob(96, "side of the local views", "ToCo (released, published)")
     crops: Count = knob(8, "local views of each photograph", "ToCo (released)")
     temperature: Positive = knob(0.5, "of class token contrast; 1 in the released COCO script", "ToCo (released)")
     low: Share = knob(0.25, "background up to this score", "ToCo (released, published)")

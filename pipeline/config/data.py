@@ -14,7 +14,7 @@ class ScenesData(Knobs):
 
     train: Count = knob(320, "number of training scenes")
     val: Count = knob(100, "number of validation scenes")
-    size: Annotated[int, Number, Field(ge=64, le=1024)] = knob(128, "longer side in pixels")
+    size: Annotated[int, Field(ge=64, le=1024), Number] = knob(128, "longer side in pixels")
     seed: Seed = knob(0, "of the drawing; another seed draws other scenes")
 
 
@@ -34,7 +34,7 @@ class FolderData(Knobs):
     masks: Annotated[Name | None, Maybe] = knob(
         None, "folder below data.root with <image>.png masks; used by evaluate and report alone"
     )
-    val_share: Annotated[float, Number, Field(gt=0, lt=1)] = knob(
+    val_share: Annotated[float, Field(gt=0, lt=1), Number] = knob(
         0.2, "share of images for validation where the CSV has no split column"
     )
 

@@ -21,7 +21,7 @@ class MasksKnobs(Knobs):
         "labels (hard labels at 0.7 confidence), softmax (the maps as probabilities)",
         "IRN, AMN, TransCAM (released)",
     )
-    unary_labels: Annotated[Annotated[int, Number, Field(ge=2)] | None, Maybe] = knob(
+    unary_labels: Annotated[Annotated[int, Field(ge=2), Number] | None, Maybe] = knob(
         None,
         "labels that share the remaining 0.3; none: background and the image's classes",
         "IRN, AMN (released)",

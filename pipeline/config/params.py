@@ -37,10 +37,10 @@ class Params(Knobs):
     precision: Literal["auto", "float32", "bfloat16", "float16"] = knob(
         "auto", "of forward passes; auto: 16-bit on CUDA, float32 on CPU"
     )
-    processes: Annotated[int, Number, Field(ge=1, le=1024)] = knob(
+    processes: Annotated[int, Field(ge=1, le=1024), Number] = knob(
         1, "more than one: training and CAM extraction run under torchrun"
     )
-    workers: Annotated[int, Number, Field(ge=0, le=256)] | Literal["auto"] = knob(
+    workers: Annotated[int, Field(ge=0, le=256), Number] | Literal["auto"] = knob(
         "auto", "processes that load images and run the CRF; auto: one per core"
     )
     data: DataKnobs

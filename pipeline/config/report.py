@@ -12,4 +12,4 @@ from models.knobs import Knobs, Number, knob
 class ReportKnobs(Knobs):
     """The HTML page."""
 
-    gallery: Annotated[int, Number, Field(ge=0, le=200)] = knob(12, "photographs shown")
+    gallery: Annotated[int, Field(ge=0, le=200), Number] = knob(12, "photographs shown")

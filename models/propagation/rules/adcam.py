@@ -68,7 +68,7 @@ class Knobs(BlockKnobs):
     )
     steps: Index | Literal["closed"] = knob(2, "number of steps; closed: the limit of mode ppr", OURS)
     alpha: Share = knob(0.9, "share that walks on (mode ppr), weight of a further step (mode sum)", OURS)
-    tau: Annotated[float, Number, Field(ge=0, le=100)] = knob(2.0, "mean number of steps of mode heat", OURS)
+    tau: Annotated[float, Field(ge=0, le=100), Number] = knob(2.0, "mean number of steps of mode heat", OURS)
     residual: Share = knob(0.0, "share of the activation that stays as it is", OURS)
     box_mask: Annotated[Share | None, Maybe] = knob(None, BOX_MASK, OURS)
     chunk: Count = knob(8, "rows at a time of js, intersection and jaccard; memory is 3 * chunk * N^2 numbers")
