@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from models.knobs import Knobs
+from models.propagation.rules import rule_names
 from pipeline.config.params import Params
 
 ALLOWED = {
@@ -78,7 +79,7 @@ def _bounds(schema: dict[str, Any], ending: str) -> str:
             return ""
         return f" ({least or 0} or more)" if most is None else f" ({least or 0} to {most})"
     signs = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
-    found = [f"{sign} {schema[key]:g}" for key, sign in signs.items() if key in schema]
+    found = [f"{sign} {schema[key]:.10g}" for key, sign in signs.items() if key in schema]
     return f" {', '.join(found)}" if found else ""
 
 
@@ -116,13 +117,13 @@ def explain(error: ValidationError, raw: dict[str, Any]) -> list[str]:
     for key, (value, why) in reasons.items():
         allowed = ALLOWED.get(key) or "; or ".join(dict.fromkeys(why))
         shown = "" if isinstance(value, dict) or value is None else f" = {value!r} ({type(value).__name__})"
-        lines.append(f"{key or 'params'}{shown}: {allowed}")
+        lines.append(f"{key}{shown}: {allowed}" if key else allowed)
     return lines
 
 
 def nearest(key: str) -> str:
     """Advice for a name that does not exist: the nearest ones that do."""
-    names = [row.name for row in knob_rows(Params)]
+    names = [*(row.name for row in knob_rows(Params)), *(f"cams.{rule}" for rule in rule_names())]
     leaf = key.rsplit(".", 1)[-1]
     same_leaf = [name for name in names if name.rsplit(".", 1)[-1] == leaf]
     close = list(dict.fromkeys([*same_leaf[:3], *get_close_matches(key, names, n=3, cutoff=0.6)]))[:4]

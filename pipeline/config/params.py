@@ -19,7 +19,7 @@ from pipeline.config.masks import BackgroundThreshold, MasksKnobs
 from pipeline.config.report import ReportKnobs
 
 ATTENTION = [name for name, classifier in CLASSIFIERS.items() if classifier.attention]
-CONVOLUTION = [name for name, classifier in CLASSIFIERS.items() if not classifier.attention]
+PLAIN = [name for name, classifier in CLASSIFIERS.items() if not classifier.attention]
 
 
 class Params(Knobs):
@@ -79,12 +79,17 @@ class Params(Knobs):
 
     @model_validator(mode="after")
     def _classifier_fits(self) -> Params:
-        wanted = {"attention": ATTENTION, "convolution": CONVOLUTION}
-        kind = "any" if self.training is None else self.training.classifier
-        if kind in wanted and self.classifier.network not in wanted[kind]:
+        kinds = {
+            "attention": ("classifier with attention", ATTENTION),
+            "convolution": ("convolutional classifier", PLAIN),
+        }
+        words, choices = kinds.get(
+            self.training.classifier if self.training else "any", ("", [self.classifier.network])
+        )
+        if self.classifier.network not in choices:
             raise ValueError(
-                f"localizer.network = {self.localizer.network} needs a classifier of {kind}, but classifier.network = "
-                f"{self.classifier.network}; choose {', '.join(wanted[kind])}"
+                f"localizer.network = {self.localizer.network} needs a {words}, but classifier.network = "
+                f"{self.classifier.network}; choose {', '.join(choices)}"
             )
         return self
 
