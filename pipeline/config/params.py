@@ -20,6 +20,7 @@ from pipeline.config.report import ReportKnobs
 
 ATTENTION = [name for name, classifier in CLASSIFIERS.items() if classifier.attention]
 PLAIN = [name for name, classifier in CLASSIFIERS.items() if not classifier.attention]
+NEEDED = {"attention": ("classifier with attention", ATTENTION), "convolution": ("convolutional classifier", PLAIN)}
 
 
 class Params(Knobs):
@@ -79,14 +80,8 @@ class Params(Knobs):
 
     @model_validator(mode="after")
     def _classifier_fits(self) -> Params:
-        kinds = {
-            "attention": ("classifier with attention", ATTENTION),
-            "convolution": ("convolutional classifier", PLAIN),
-        }
-        words, choices = kinds.get(
-            self.training.classifier if self.training else "any", ("", [self.classifier.network])
-        )
-        if self.classifier.network not in choices:
+        words, choices = NEEDED.get(self.training.classifier if self.training else "", ("", None))
+        if choices is not None and self.classifier.network not in choices:
             raise ValueError(
                 f"localizer.network = {self.localizer.network} needs a {words}, but classifier.network = "
                 f"{self.classifier.network}; choose {', '.join(choices)}"
