@@ -21,6 +21,8 @@ from pydantic import (
 )
 from pydantic_core import core_schema
 
+from models.kernels import KERNELS
+
 
 class Knobs(BaseModel):
     """A checked, immutable group of knobs: no unknown keys, no silent conversion, no NaN."""
@@ -67,9 +69,6 @@ Shares = Annotated[list[Share], Field(min_length=2, max_length=2)]
 Scales = Annotated[list[Annotated[float, Field(ge=0.1, le=4), Number]], Field(min_length=1, max_length=12)]
 Dilations = Annotated[list[Count], Field(min_length=1, max_length=12)]
 Radius = Annotated[int, Field(ge=2, le=16), Number]
-Kernels = Literal["psa", "irn", "deeplab", "toco_seg", "toco_cam", "afa"]
-"""Names of the published settings of the dense CRF."""
-
 WEIGHTS = "initial weights: imagenet, none, or the path of a state dict (.pth, .safetensors)"
 
 
@@ -128,6 +127,10 @@ class OneOf:
         if value not in self.names:
             raise ValueError(f"allowed are {', '.join(self.names)}")
         return value
+
+
+KernelName = Annotated[str, OneOf(KERNELS)]
+"""Published settings of the dense CRF."""
 
 
 class MethodKnobs(Knobs):

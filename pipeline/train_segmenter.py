@@ -14,6 +14,7 @@ import torch
 from tqdm import tqdm
 
 from models.build import build
+from models.kernels import KERNELS
 from models.labels import IGNORE
 from models.registry import SEGMENTERS
 from models.segmenters.knobs import SegmenterKnobs
@@ -24,7 +25,7 @@ from pipeline.data.images import SMALLEST_SIDE, scaled_size
 from pipeline.data.manifest import PREPARED, Manifest, Record, load_manifest
 from pipeline.data.masks import read_mask, write_mask
 from pipeline.maps.background import hard_channels
-from pipeline.maps.crf import KERNELS, dense_crf, softmax_energies
+from pipeline.maps.crf import dense_crf, softmax_energies
 from pipeline.run.errors import UserError
 from pipeline.run.files import new_folder, read_json
 from pipeline.run.resume import resume_folder

@@ -13,8 +13,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from models.kernels import KERNELS
 from pipeline.data.sources.scenes import draw_scene
-from pipeline.maps.crf import KERNELS, dense_crf, label_energies
+from pipeline.maps.crf import dense_crf, label_energies
 
 
 def seconds(work: Callable[[], object]) -> float:

@@ -180,7 +180,7 @@ class FeatureAffinity(nn.Module):
         self.taps = [number for number, stride in enumerate(self.backbone.strides) if stride >= self.stride][:2]
         self.taps.append(len(self.backbone.strides) - 1)
         channels = [self.backbone.channels[tap] for tap in self.taps]
-        self.head = AffinityNet(channels, WIDTHS[reading], group_norm=backbone != "resnet38")
+        self.head = AffinityNet(channels, WIDTHS[reading], group_norm=not self.backbone.normalised)
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (B, 3, H, W) to features (B, C, ceil(H / 8), ceil(W / 8))."""

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from models.knobs import (
     WEIGHTS,
     Augmentation,
-    Kernels,
+    KernelName,
     Knobs,
     Name,
     NonNegative,
@@ -36,7 +36,7 @@ class AffinityKnobs(Knobs):
         "affinitynet: alphas of a strong and a weak background; irn: foreground and background threshold",
         "IRN (released)",
     )
-    crf: Kernels = knob("irn", "kernels of the CRF behind the confident labels", "IRN (released)")
+    crf: KernelName = knob("irn", "kernels of the CRF behind the confident labels", "IRN (released)")
     max_side: WorkingSide = knob(1024, "that CRF works at most at this longer side")
     radius: Radius = knob(10, "pairs of cells nearer than this are learned", "IRN (released, published)")
     optimisation: Optimisation

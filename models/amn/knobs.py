@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from models.knobs import (
     WEIGHTS,
     Fraction,
-    Kernels,
+    KernelName,
     MethodKnobs,
     Name,
     OneOf,
@@ -25,7 +25,7 @@ class StaticLabels(MethodKnobs):
     confidence_pair: Shares = knob(
         [0.3, 0.05], "foreground and background threshold of static labels; between them is ignored", "AMN (released)"
     )
-    crf: Kernels = knob("irn", "kernels of the CRF behind static labels", "AMN, TransCAM (released)")
+    crf: KernelName = knob("irn", "kernels of the CRF behind static labels", "AMN, TransCAM (released)")
     max_side: WorkingSide = knob(1024, "that CRF works at most at this longer side")
 
 

@@ -19,6 +19,7 @@ class Backbone(nn.Module):
         strides: how many input pixels one cell of each stage's map spans.
         mean, std: normalisation of RGB in [0, 1] that the ImageNet weights expect.
         left_out: patterns of the entries of those weights whose layers do not exist here.
+        normalised: its maps come out of batch normalisation, so that heads on them need none of their own.
     """
 
     channels: tuple[int, ...]
@@ -26,6 +27,7 @@ class Backbone(nn.Module):
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     left_out: tuple[str, ...] = ()
+    normalised = False
 
     def load_pretrained(self, state: Mapping[str, Tensor]) -> None:
         """Load ImageNet weights; only heads may differ, and what `left_out` names.

@@ -85,6 +85,7 @@ class ResNet38(Backbone):
 
     channels = (512, 1024, 4096)
     strides = (8, 8, 8)
+    normalised = True
     mean = (0.485, 0.456, 0.406)
     std = (0.229, 0.224, 0.225)
 

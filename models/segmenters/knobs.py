@@ -7,7 +7,7 @@ from typing import Annotated
 from models.knobs import (
     WEIGHTS,
     Augmentation,
-    Kernels,
+    KernelName,
     Knobs,
     Maybe,
     Name,
@@ -33,4 +33,4 @@ class SegmenterKnobs(Knobs):
         None, "longer side at test scale 1; none: the photograph's own"
     )
     test_scales: Scales = knob([0.75, 1.0, 1.25], "scales whose probabilities are averaged; each with its mirror image")
-    test_crf: Annotated[Kernels | None, Maybe] = knob(None, "kernels of the CRF on predictions, or none")
+    test_crf: Annotated[KernelName | None, Maybe] = knob(None, "kernels of the CRF on predictions, or none")

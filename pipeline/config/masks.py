@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from models.knobs import Kernels, Knobs, Maybe, Number, Share, Shares, WorkingSide, knob
+from models.knobs import KernelName, Knobs, Maybe, Number, Share, Shares, WorkingSide, knob
 
 BackgroundThreshold = Annotated[Share | Literal["otsu"] | None, Maybe]
 """A constant, Otsu's method for each image, or none: 1 - the strongest class competes."""
@@ -15,7 +15,7 @@ BackgroundThreshold = Annotated[Share | Literal["otsu"] | None, Maybe]
 class MasksKnobs(Knobs):
     """From maps to pseudo masks."""
 
-    crf: Annotated[Kernels | None, Maybe] = knob("irn", "kernels of the dense CRF, or none", "IRN (released)")
+    crf: Annotated[KernelName | None, Maybe] = knob("irn", "kernels of the dense CRF, or none", "IRN (released)")
     crf_unary: Literal["labels", "softmax"] = knob(
         "labels",
         "labels (hard labels at 0.7 confidence), softmax (the maps as probabilities)",

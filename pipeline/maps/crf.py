@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.kernels import KERNELS, Kernels
 from pipeline.maps.background import hard_channels
 from pipeline.run.errors import UserError
 
@@ -16,29 +16,6 @@ GT_PROB = 0.7
 FLOOR = 1e-5
 
 Energies = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Kernels:
-    """Iterations, and the two kernels: standard deviations in pixels and grey levels, weights as Potts penalties."""
-
-    smooth_sxy: float
-    smooth_weight: float
-    bilateral_sxy: float
-    bilateral_srgb: float
-    bilateral_weight: float
-    iterations: int = 10
-
-
-# All released code: PSA tool/imutils.py, IRN misc/imutils.py, kazuto1011/deeplab-pytorch, ToCo, AFA.
-KERNELS = {
-    "psa": Kernels(3, 3, 80, 13, 10),
-    "irn": Kernels(3, 3, 50, 5, 10),
-    "deeplab": Kernels(1, 3, 67, 3, 4),
-    "toco_seg": Kernels(1, 1, 121, 5, 4),
-    "toco_cam": Kernels(3, 3, 36, 3, 4),
-    "afa": Kernels(3, 3, 64, 5, 4),
-}
 
 
 def label_energies(labels: NDArray[np.integer], channels: int, unary_labels: int | None = None) -> Energies:
