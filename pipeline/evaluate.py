@@ -33,7 +33,7 @@ Labels = NDArray[np.uint8]
 Maps = NDArray[np.float32]
 METRICS = Path("metrics")
 MAP_ARTEFACTS = ("seeds", "refined")
-RULE_SCORES = ("miou", "foreground_miou", "precision", "recall", "fpr", "fnr", "oracle", "no_threshold")
+MAP_SCORES = ("miou", "foreground_miou", "precision", "recall", "fpr", "fnr", "oracle", "no_threshold")
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ def main() -> None:
     parser.add_argument("artefact", choices=EVALUATED)
     artefact: str = parser.parse_args().artefact
     config = stage_config(f"evaluate_{artefact}", EvaluateConfig)
-    if artefact in ("localizer", "rules"):
-        (evaluate_epochs if artefact == "localizer" else evaluate_rules)(config)
+    if artefact in WITHOUT_NUMBERS:
+        WITHOUT_NUMBERS[artefact](config)
         return
     manifest = load_manifest()
     split = manifest.split("val" if artefact == "segmenter" else "train")
@@ -134,6 +134,9 @@ def evaluate_rules(config: EvaluateConfig) -> None:
     write_details("rules", {"rules": rules}, config, truth, manifest)
 
 
+WITHOUT_NUMBERS = {"localizer": evaluate_epochs, "rules": evaluate_rules}
+
+
 def write_details(
     artefact: str, scores: dict[str, Any], config: EvaluateConfig, truth: GroundTruth, manifest: Manifest
 ) -> None:
@@ -143,15 +146,15 @@ def write_details(
     write_json(details_path(METRICS, artefact), scores | facts)
 
 
-def store_scores(folder: Path, truth: GroundTruth, manifest: Manifest, rule: Rule) -> dict[str, dict[str, Any]]:
+def store_scores(folder: Path, truth: GroundTruth, manifest: Manifest, bg_thresh: Rule) -> dict[str, dict[str, Any]]:
     """Scores of every store of maps below a folder, by the store's name; none where no mask is known."""
     found: dict[str, dict[str, Any]] = {}
     for store in sorted(path for path in folder.iterdir() if path.is_dir()):
         tally = Tally(truth, manifest)
-        for item in read_maps(store, manifest, rule):
+        for item in read_maps(store, manifest, bg_thresh):
             tally.add(item)
         if tally.scored:
-            found[store.name] = some(tally.summary(), RULE_SCORES)
+            found[store.name] = some(tally.summary(), MAP_SCORES)
     return found
 
 
@@ -175,7 +178,7 @@ class Tally:
             self.curve.add(mask, item.maps, self.manifest.class_ids(item.record))
 
     def summary(self) -> dict[str, Any]:
-        """Scores at the background rule; of maps also the best threshold, and without any threshold.
+        """Scores at the background threshold; of maps also the best threshold, and without any threshold.
 
         The best threshold is one that only masks can tell. Without a threshold, a class must exceed
         1 - the strongest class, which is a threshold of 0.5; a background map of its own competes in the main scores.
@@ -191,7 +194,7 @@ class Tally:
             "chosen_with": "the masks that it is scored on",
         }
         half = summary(confusions[int(np.flatnonzero(thresholds == 0.5)[0])], self.manifest.classes)
-        scores["no_threshold"] = some(half, RULE_SCORES)
+        scores["no_threshold"] = some(half, MAP_SCORES)
         return scores
 
     def curve_points(self) -> tuple[list[float], list[float]]:
@@ -205,8 +208,8 @@ def some(scores: dict[str, Any], keys: Iterable[str]) -> dict[str, Any]:
 
 
 def protocol(artefact: str, config: EvaluateConfig, scored: set[str]) -> dict[str, Any]:
-    """What the numbers mean: split, background rule, and all that the configuration says."""
-    rule = "none" if config.bg_thresh is None else config.bg_thresh
+    """What the numbers mean: split, background threshold, and all that the configuration says."""
+    threshold = "none" if config.bg_thresh is None else config.bg_thresh
     facts = {"crf": "none", "refine": "none"} | {k: "none" if v is None else v for k, v in config.protocol.items()}
     facts |= {
         "split": "val" if artefact == "segmenter" else "train",
@@ -215,30 +218,30 @@ def protocol(artefact: str, config: EvaluateConfig, scored: set[str]) -> dict[st
         "pixel_labels": "none but the oracle threshold" if artefact in MAP_ARTEFACTS and scored else "none",
         "masks_given": bool(scored),
     }
-    return facts if artefact == "segmenter" else facts | {"bg_thresh": rule}
+    return facts if artefact == "segmenter" else facts | {"bg_thresh": threshold}
 
 
 # --------------------------------------------------------------------------------------------------------- artefacts
 
 
-def read_artefact(artefact: str, manifest: Manifest, rule: Rule) -> Iterator[Item]:
+def read_artefact(artefact: str, manifest: Manifest, bg_thresh: Rule) -> Iterator[Item]:
     """The artefact of every photograph, one at a time."""
     if artefact not in MAP_ARTEFACTS:
         folder = Path("data/masks") if artefact == "masks" else Path("data/segmenter/predictions")
         for record in tqdm(manifest.records, desc=artefact, disable=None):
             yield Item(record, read_mask(folder / f"{record.id}.png", record.size))
         return
-    yield from read_maps(Path("data") / artefact, manifest, rule)
+    yield from read_maps(Path("data") / artefact, manifest, bg_thresh)
 
 
-def read_maps(store: Path, manifest: Manifest, rule: Rule) -> Iterator[Item]:
+def read_maps(store: Path, manifest: Manifest, bg_thresh: Rule) -> Iterator[Item]:
     """The maps of every photograph and the labels that they give, one at a time."""
     from pipeline.maps.store import fused_maps, read_store  # PyTorch is not needed for masks
 
     records = {record.id: record for record in manifest.records}
     for entry in tqdm(read_store(store), total=len(records), desc=store.name, disable=None):
         maps, background = fused_maps(entry, entry.size)
-        labels = hard_labels(with_background(maps, rule, background), entry.class_ids)
+        labels = hard_labels(with_background(maps, bg_thresh, background), entry.class_ids)
         yield Item(records[entry.id], labels, maps)
 
 
