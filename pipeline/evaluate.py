@@ -134,9 +134,6 @@ def evaluate_rules(config: EvaluateConfig) -> None:
     write_details("rules", {"rules": rules}, config, truth, manifest)
 
 
-WITHOUT_NUMBERS = {"localizer": evaluate_epochs, "rules": evaluate_rules}
-
-
 def write_details(
     artefact: str, scores: dict[str, Any], config: EvaluateConfig, truth: GroundTruth, manifest: Manifest
 ) -> None:
@@ -144,6 +141,9 @@ def write_details(
     known = {record.id for record in truth.known(manifest)}
     facts = {"protocol": protocol(artefact, config, known), "code": config.code}
     write_json(details_path(METRICS, artefact), scores | facts)
+
+
+WITHOUT_NUMBERS = {"localizer": evaluate_epochs, "rules": evaluate_rules}
 
 
 def store_scores(folder: Path, truth: GroundTruth, manifest: Manifest, bg_thresh: Rule) -> dict[str, dict[str, Any]]:
