@@ -19,11 +19,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from models.knobs import Knobs
-from models.labels import IGNORE
 from pipeline.config.masks import BackgroundThreshold
 from pipeline.data.ground_truth import GroundTruth
 from pipeline.data.manifest import Manifest, Record, load_manifest
-from pipeline.data.masks import read_mask
+from pipeline.data.masks import IGNORE, read_mask
 from pipeline.maps.background import Threshold, hard_labels, with_background
 from pipeline.run.files import new_folder, write_json
 from pipeline.run.stage import run_light_stage
@@ -37,7 +36,7 @@ Labels = NDArray[np.uint8]
 Maps = NDArray[np.float32]
 METRICS = Path("metrics")
 MAP_ARTEFACTS = ("seeds", "refined")
-RULE_SCORES = ("miou", "foreground_miou", "precision", "recall", "fpr", "fnr", "oracle", "no_threshold")
+MAP_SCORES = ("miou", "foreground_miou", "precision", "recall", "fpr", "fnr", "oracle", "no_threshold")
 
 
 @dataclass(frozen=True)
@@ -69,8 +68,8 @@ def main(runtime: Runtime) -> None:
     parser.add_argument("artefact", choices=EVALUATED)
     artefact: str = parser.parse_args().artefact
     config = told(f"evaluate_{artefact}", EvaluateConfig)
-    if artefact in ("localizer", "rules"):
-        (evaluate_epochs if artefact == "localizer" else evaluate_rules)(config, runtime.folder)
+    if artefact in WITHOUT_NUMBERS:
+        WITHOUT_NUMBERS[artefact](config, runtime.folder)
         return
     manifest = load_manifest()
     split = manifest.split("val" if artefact == "segmenter" else "train")
@@ -161,17 +160,20 @@ def write_details(
     write_json(details_path(METRICS, artefact), scores | facts)
 
 
+WITHOUT_NUMBERS = {"localizer": evaluate_epochs, "rules": evaluate_rules}
+
+
 def store_scores(
-    folder: Path, truth: GroundTruth, manifest: Manifest, threshold: Threshold
+    folder: Path, truth: GroundTruth, manifest: Manifest, bg_thresh: Threshold
 ) -> dict[str, dict[str, Any]]:
     """Scores of every store of maps below a folder, by the store's name; none where no mask is known."""
     found: dict[str, dict[str, Any]] = {}
     for store in sorted(path for path in folder.iterdir() if path.is_dir()):
         tally = Tally(truth, manifest)
-        for item in read_maps(store, manifest, threshold):
+        for item in read_maps(store, manifest, bg_thresh):
             tally.add(item)
         if tally.scored:
-            found[store.name] = some(tally.summary(), RULE_SCORES)
+            found[store.name] = some(tally.summary(), MAP_SCORES)
     return found
 
 
@@ -211,7 +213,7 @@ class Tally:
             "chosen_with": "the masks that it is scored on",
         }
         half = summary(confusions[int(np.flatnonzero(thresholds == 0.5)[0])], self.manifest.classes)
-        scores["no_threshold"] = some(half, RULE_SCORES)
+        scores["no_threshold"] = some(half, MAP_SCORES)
         return scores
 
     def curve_points(self) -> tuple[list[float], list[float]]:
@@ -241,24 +243,24 @@ def protocol(artefact: str, config: EvaluateConfig, scored: set[str]) -> dict[st
 # --------------------------------------------------------------------------------------------------------- artefacts
 
 
-def read_artefact(artefact: str, manifest: Manifest, threshold: Threshold) -> Iterator[Item]:
+def read_artefact(artefact: str, manifest: Manifest, bg_thresh: Threshold) -> Iterator[Item]:
     """The artefact of every photograph, one at a time."""
     if artefact not in MAP_ARTEFACTS:
         folder = Path("data/masks") if artefact == "masks" else Path("data/segmenter/predictions")
         for record in tqdm(manifest.records, desc=artefact, disable=None):
             yield Item(record, read_mask(folder / f"{record.id}.png", record.size))
         return
-    yield from read_maps(Path("data") / artefact, manifest, threshold)
+    yield from read_maps(Path("data") / artefact, manifest, bg_thresh)
 
 
-def read_maps(store: Path, manifest: Manifest, threshold: Threshold) -> Iterator[Item]:
+def read_maps(store: Path, manifest: Manifest, bg_thresh: Threshold) -> Iterator[Item]:
     """The maps of every photograph and the labels that they give, one at a time."""
     from pipeline.maps.store import fused_maps, read_store  # PyTorch is not needed for masks
 
     records = {record.id: record for record in manifest.records}
     for entry in tqdm(read_store(store), total=len(records), desc=store.name, disable=None):
         maps, background = fused_maps(entry, entry.size)
-        labels = hard_labels(with_background(maps, threshold, background), entry.class_ids)
+        labels = hard_labels(with_background(maps, bg_thresh, background), entry.class_ids)
         yield Item(records[entry.id], labels, maps)
 
 

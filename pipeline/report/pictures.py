@@ -106,15 +106,15 @@ class Curve:
         artefact: its name.
         thresholds: of the curve.
         scores: mIoU at each threshold.
-        rule: the background rule in use; a number is a threshold, a word is not.
-        score: mIoU with that rule.
+        used: the background threshold in use; words (none, otsu) have no place on the curve.
+        score: mIoU with it.
         oracle: the best threshold, which only masks can tell, and its mIoU.
     """
 
     artefact: str
     thresholds: Sequence[float]
     scores: Sequence[float]
-    rule: float | str
+    used: float | str
     score: float
     oracle: tuple[float, float]
 
@@ -190,20 +190,20 @@ def _outlined(colour: str) -> dict[str, Any]:
 
 
 def curve_figure(curves: Sequence[Curve]) -> Figure:
-    """The threshold curves in one chart: a full point for the rule in use, an outlined one for the oracle."""
+    """The threshold curves in one chart: a full point for the threshold in use, an outlined one for the oracle."""
     figure = new_figure(4.8, 3.6)
     axes = _axes(figure)
     for number, curve in enumerate(curves):
         colour = COLOURS[curve.artefact]
         dashes, width = ("--", 2) if number else ("-", 3)  # both are seen where two curves are equal
         axes.plot(curve.thresholds, curve.scores, dashes, color=colour, linewidth=width, label=curve.artefact)
-        if isinstance(curve.rule, str):  # no threshold of its own, so no place on the curve
-            label = f"{curve.artefact}, bg_thresh {curve.rule}: {curve.score:.3f}"
+        if isinstance(curve.used, str):
+            label = f"{curve.artefact}, bg_thresh {curve.used}: {curve.score:.3f}"
             axes.axhline(curve.score, color=colour, linestyle=":", label=label)
         else:
-            label = f"{curve.artefact}, in use: {curve.score:.3f} at {curve.rule:g}"
+            label = f"{curve.artefact}, in use: {curve.score:.3f} at {curve.used:g}"
             point: dict[str, Any] = {"color": colour, "markersize": 8 - 3 * number, "zorder": 3, "clip_on": False}
-            axes.plot([curve.rule], [curve.score], "o", label=label, **point)
+            axes.plot([curve.used], [curve.score], "o", label=label, **point)
         label = f"{curve.artefact}, oracle: {curve.oracle[1]:.3f} at {curve.oracle[0]:g}"
         style = _outlined(COLOURS[curve.artefact]) | {"markersize": 8 - 3 * number, "zorder": 3}
         axes.plot([curve.oracle[0]], [curve.oracle[1]], "D", label=label, **style)

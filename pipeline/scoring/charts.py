@@ -58,7 +58,7 @@ def save_history(folder: Path, history: Sequence[Mapping[str, float]]) -> None:
 
 
 def save_curve(folder: Path, thresholds: Sequence[float], miou: Sequence[float], used: float | None) -> None:
-    """mIoU against the background threshold, as `threshold_curve.csv` and `.png`, with the rule in use marked."""
+    """mIoU against the background threshold, as `threshold_curve.csv` and `.png`, with the one in use marked."""
     save_table(folder / "threshold_curve.csv", {"threshold": thresholds, "miou": miou})
     figure = new_figure()
     axes = figure.add_subplot()

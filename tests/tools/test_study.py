@@ -21,7 +21,7 @@ stages:
   train_classifier:
     cmd: python write.py classifier
     params: [method, seed, classes]
-    outs:
+    plots:
     - metrics/classifier.json: {cache: false}
     - metrics/details/classifier.json: {cache: false}
   evaluate:
@@ -30,7 +30,7 @@ stages:
       cmd: python write.py ${key}
       deps: [metrics/classifier.json]
       params: [method, seed, classes]
-      outs:
+      plots:
       - metrics/${item}.json: {cache: false}
       - metrics/details/${key}.json: {cache: false}
 """

@@ -267,8 +267,8 @@ def test_photograph_without_a_class_has_no_map(whole: tuple[str, Path]) -> None:
 
 
 @pytest.mark.parametrize("rule", ["none", "otsu"])
-def test_rules_that_are_no_threshold(rule: str) -> None:
-    assert f"background rule {rule}" in text(make(bg_thresh=rule, gallery=1))
+def test_thresholds_that_are_no_number(rule: str) -> None:
+    assert f"background threshold {rule}" in text(make(bg_thresh=rule, gallery=1))
 
 
 @pytest.mark.parametrize("count", [1, 30])
