@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from models.knobs import Knobs
+from models.labels import IGNORE
 from pipeline.config.masks import BackgroundThreshold
 from pipeline.data.ground_truth import GroundTruth
 from pipeline.data.manifest import Manifest, Record, load_manifest
-from pipeline.data.masks import IGNORE, read_mask
+from pipeline.data.masks import read_mask
 from pipeline.maps.background import Threshold, hard_labels, with_background
 from pipeline.run.files import new_folder, write_json
 from pipeline.run.stage import run_light_stage
