@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 PAGE = ROOT / "docs/adding_a_method.md"
 FILE = re.compile(r"^<!-- file: (\S+) -->\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-INSERT = re.compile(r"^<!-- insert into (\S+) after: (.+) -->\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+INSERT = re.compile(r"^<!-- insert into (\S+) after: ([^\n]+) -->\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 MOST_LINES_ELSEWHERE = 3
 
 
