@@ -66,8 +66,8 @@ def table(group: str, knobs: Sequence[KnobRow]) -> str:
 
 
 def escaped(text: str) -> str:
-    """A text that stays in its cell."""
-    return text.replace("|", "\\|")
+    """A text that stays in its cell, and whose <words> are no HTML."""
+    return text.replace("|", "\\|").replace("<", "&lt;")
 
 
 if __name__ == "__main__":
