@@ -29,7 +29,9 @@ def test_a_table_shows_each_knob_of_its_group_once() -> None:
     page = filled(PAGE, list(knob_rows(Toy, "toy")))
     assert page.startswith("Text.\n\n<!-- knobs: toy -->\n| knob |") and page.endswith("More `<!-- knobs: toy -->`.\n")
     (row,) = (line for line in page.splitlines() if line.startswith("| `"))
-    assert row.startswith("| `share` | 0.5 |") and row.endswith(r"| a share \| of &lt;something> | published, Somebody |")
+    assert row.startswith("| `share` | 0.5 |") and row.endswith(
+        r"| a share \| of &lt;something> | published, Somebody |"
+    )
     assert filled(page, list(knob_rows(Toy, "toy"))) == page
 
 
