@@ -12,7 +12,6 @@ from pathlib import Path
 
 from models.propagation.rules import load_rule, rule_names
 from pipeline.config.explain import KnobRow, knob_rows
-
 from pipeline.config.params import Params
 from pipeline.run.errors import UserError
 from pipeline.run.files import write_text

@@ -22,7 +22,8 @@ from pipeline.report.__main__ import chosen
 from pipeline.report.pictures import Picture, heat_overlay, label_overlay
 from pipeline.run.errors import UserError
 from pipeline.run.files import write_atomic
-from pipeline.run.stage import run_stage
+from pipeline.run.stage import run_light_stage
+from pipeline.run.told import Runtime
 
 SEEDS, MASKS, PREDICTIONS = Path("data/seeds"), Path("data/masks"), Path("data/segmenter/predictions")
 TITLES = ("photograph and tags", "map of one class", "pseudo mask", "not seen in training", "prediction")
@@ -32,7 +33,7 @@ COLOURS = 96  # of the palette: half the size of the file, hardly seen
 Tile = tuple[Picture, str]
 
 
-def main() -> None:
+def main(runtime: Runtime) -> None:
     """Draw the picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("picture", type=Path, help="PNG to write")
@@ -46,10 +47,11 @@ def main() -> None:
         records_of(manifest.split(split), names, arguments.rows)
         for split, names in (("train", arguments.train), ("val", arguments.val))
     )
-    rows = [
-        [*learned(manifest, one, arguments.side), *predicted(manifest, other, arguments.side)]
-        for one, other in zip(train, val, strict=False)
-    ]
+    photographs = Photographs(manifest, runtime.folder)
+    rows = []
+    for record, held_out in zip(train, val, strict=False):
+        first, second = (small(photographs, one, arguments.side) for one in (record, held_out))
+        rows.append([*learned(first, record, manifest), *predicted(second, held_out)])
     picture = sheet(rows, arguments.side).quantize(COLOURS, dither=Image.Dither.NONE)
     write_atomic(arguments.picture, lambda temporary: picture.save(temporary, "PNG", optimize=True))
 
@@ -68,32 +70,33 @@ def records_of(manifest: Manifest, names: Sequence[str] | None, count: int) -> l
     return [known[name] for name in names]
 
 
-def learned(manifest: Manifest, record: Record, side: int) -> list[Tile]:
-    """A training photograph, its strongest map, its pseudo mask."""
-    photograph = small(manifest, record, side)
+def small(photographs: Photographs, record: Record, side: int) -> Picture:
+    """A photograph (H, W, 3) with that longer side."""
+    return resize_image(photographs.read(record), scaled_size(record.size, side))
+
+
+def learned(photograph: Picture, record: Record, manifest: Manifest) -> list[Tile]:
+    """A training photograph, its strongest map, its pseudo mask.
+
+    Raises:
+        UserError: it has no map.
+    """
     entry = read_entry(store_index(SEEDS)[record.id], record.id)
     if not entry.class_ids:
         raise UserError(f"{record.id} has no tag, so no map; choose others with --train")
     peaks = np.mean([scale.amax(dim=(1, 2)).numpy() for scale in entry.maps], axis=0)
     strongest = int(peaks.argmax())
     maps, _ = fused_maps(entry, (photograph.shape[0], photograph.shape[1]))
-    name = manifest.classes[entry.class_ids[strongest] - 1]
     return [
         (photograph, ", ".join(record.tags)),
-        (heat_overlay(photograph, maps[strongest]), name),
+        (heat_overlay(photograph, maps[strongest]), manifest.classes[entry.class_ids[strongest] - 1]),
         (labelled(MASKS, record, photograph), ""),
     ]
 
 
-def predicted(manifest: Manifest, record: Record, side: int) -> list[Tile]:
+def predicted(photograph: Picture, record: Record) -> list[Tile]:
     """A photograph of the validation split, and what the segmentation network says of it."""
-    photograph = small(manifest, record, side)
     return [(photograph, ""), (labelled(PREDICTIONS, record, photograph), "")]
-
-
-def small(manifest: Manifest, record: Record, side: int) -> Picture:
-    """A photograph (H, W, 3) with that longer side."""
-    return resize_image(Photographs(manifest).read(record), scaled_size(record.size, side))
 
 
 def labelled(folder: Path, record: Record, photograph: Picture) -> Picture:
@@ -120,4 +123,4 @@ def sheet(rows: Sequence[Sequence[Tile]], side: int) -> Image.Image:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_light_stage(main)

@@ -49,7 +49,7 @@ def settings(command: str) -> list[tuple[str, str, str]]:
     words = shlex.split(command, comments=True) if "-S " in command else []
     found = [SETTING.match(after) for word, after in pairwise(words) if word == "-S"]
     assert all(found), command
-    return [match.groups() for match in found if match]
+    return [(match[1], match[2], match[3]) for match in found if match]
 
 
 def value_at(tree: Any, dotted: str) -> Any:

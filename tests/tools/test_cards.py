@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from pipeline.config.explain import knob_rows
 
 from models.knobs import Knobs, Share, knob
+from pipeline.config.explain import knob_rows
 from pipeline.run.errors import UserError
 from tools.cards import all_knobs, filled
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.data.manifest import PREPARED, Manifest, Record, save_manifest
+from pipeline.data.manifest import PREPARED, Manifest, Record, load_manifest, save_manifest
 from pipeline.data.masks import write_mask
 from pipeline.maps.store import CamEntry, shard_path, write_shard
 from pipeline.run.errors import UserError
-from tests.support.tiny_training import write_runtime
+from tests.support.stages import run_light, write_runtime
 from tools import example_picture
 
 SIZE = (48, 64)
@@ -38,7 +38,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def draw(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Path:
     monkeypatch.setattr("sys.argv", ["example_picture", "out.png", *arguments])
-    example_picture.main()
+    run_light(example_picture)
     return Path("out.png")
 
 
@@ -50,8 +50,8 @@ def test_one_row_shows_both_photographs(run: None, monkeypatch: pytest.MonkeyPat
 
 
 def test_the_strongest_map_is_shown(run: None) -> None:
-    manifest = example_picture.load_manifest()
-    tiles = example_picture.learned(manifest, manifest.records[0], 64)
+    manifest = load_manifest()
+    tiles = example_picture.learned(np.zeros((*SIZE, 3), dtype=np.uint8), manifest.records[0], manifest)
     assert [text for _, text in tiles] == ["cat, dog", "dog", ""]
 
 
