@@ -18,7 +18,7 @@ from tests.support import ROOT
 from tools.cards import all_knobs, filled
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"`[^`\n]+`")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
@@ -40,7 +40,7 @@ def anchors(page: Path) -> set[str]:
 def commands(page: Path) -> list[str]:
     """Every command of a page, in blocks of code and in lines of text."""
     text = page.read_text(encoding="utf-8")
-    blocks = [line for block in FENCE.findall(text) for line in block.splitlines()]
+    blocks = [line.strip() for block in FENCE.findall(text) for line in block.splitlines()]
     return [*blocks, *(code.strip("`") for code in CODE.findall(FENCE.sub("", text)))]
 
 
