@@ -5,7 +5,7 @@ METHOD ?= cam
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help setup repro test quick lint smoke knobs status bench-walk bench-crf bench-attention complexity gpu-check clean
+.PHONY: help setup repro test quick lint smoke knobs cards status bench-walk bench-crf bench-attention complexity gpu-check clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -41,6 +41,9 @@ status: setup  ## which stages would run, and which change of knob, code or data
 
 smoke: setup  ## the whole chain through DVC on a dozen scenes, in a copy: make smoke METHOD=cam
 	python -m tools.smoke $(METHOD)
+
+cards: setup  ## fill the tables of knobs in docs/ from their declarations
+	python -m tools.cards
 
 bench-walk: setup  ## random walk: dense squaring beside ours, in one process
 	python -m tools.bench_walk
