@@ -5,7 +5,7 @@ METHOD ?= cam
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help setup repro test quick lint smoke knobs cards status bench-walk bench-crf bench-attention complexity gpu-check clean
+.PHONY: help setup repro test quick lint smoke knobs cards status experiments bench-walk bench-crf bench-attention complexity gpu-check clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -38,6 +38,9 @@ knobs: setup  ## every knob with value, origin, bounds and meaning: make knobs K
 
 status: setup  ## which stages would run, and which change of knob, code or data is the reason
 	@python -m tools.status
+
+experiments: setup  ## all experiments and what differs between them, in 160 columns
+	@DVC_PAGER=cat dvc exp show --only-changed --drop '(data|metrics)/[^:]*$$|.*:(foreground_miou|over_activation|precision|recall)$$'
 
 smoke: setup  ## the whole chain through DVC on a dozen scenes, in a copy: make smoke METHOD=cam
 	python -m tools.smoke $(METHOD)

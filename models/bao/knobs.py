@@ -9,7 +9,7 @@ from pydantic import Field
 from models.amn.knobs import SeedLossKnobs, StaticLabels
 from models.knobs import Augmentation, Index, Maybe, NonNegative, Optimisation, Share, Shares, knob
 
-TargetPhase = Annotated[str, Field(pattern=r"^\d+:(share|ema|freeze|auto)(:(iteration|epoch))?$")]
+TargetPhase = Annotated[str, Field(pattern=r"^\d+:(share|ema|freeze|auto)(:(iteration|epoch))?$", examples=["1:ema"])]
 HeadKind = Literal["conv3x3", "conv1x1", "aspp"]
 
 

@@ -15,11 +15,10 @@ from models.build import build
 from models.cam.classifier import tag_loss
 from models.labels import IGNORE
 from models.localizer import Activations, AttentionClassifier, Localizer
+from models.maps import EPSILON
 from models.networks.attention import AttentionCoupling, Observer
 from models.networks.backbone import Backbone
 from models.networks.conformer import Conformer
-
-_EPSILON = 1e-5
 
 
 class BaoHead(nn.Module):
@@ -142,7 +141,7 @@ def target_scores(
     maps = (cam * tags[:, :, None, None]).relu()
     if norm == "minmax":
         maps = maps - maps.amin((2, 3), keepdim=True)
-    maps = maps / (maps.amax((2, 3), keepdim=True) + _EPSILON)
+    maps = maps / (maps.amax((2, 3), keepdim=True) + EPSILON)
     if background == "one_minus_max":
         behind = 1 - maps.amax(1, keepdim=True)
     elif 0 <= background <= 1:

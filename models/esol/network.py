@@ -18,13 +18,13 @@ from models.cam.classifier import CamClassifier, tag_loss
 from models.esol.knobs import EsolLossKnobs, SamplingKnobs
 from models.esol.sampling import Sampler, clip_features
 from models.localizer import Activations, Localizer
+from models.maps import EPSILON
 from models.networks.attention import Observer
 from models.networks.backbone import Backbone
 from models.networks.conformer import Conformer
 
 SamplerName = Literal["expansion", "shrinkage"]
 SAMPLERS: tuple[SamplerName, ...] = ("expansion", "shrinkage")
-_EPSILON = 1e-5
 
 
 class SamplerOutputs(NamedTuple):
@@ -178,7 +178,7 @@ def area_loss(maps: Tensor, tags: Tensor, knobs: EsolLossKnobs) -> Tensor:
     if knobs.area == "sigmoid":
         covered = maps.sigmoid()
     else:
-        covered = maps.relu() / (maps.relu().amax((2, 3), keepdim=True) + _EPSILON)
+        covered = maps.relu() / (maps.relu().amax((2, 3), keepdim=True) + EPSILON)
     return (covered.mean((2, 3)) * tags).sum() / tags.sum().clamp(min=1)
 
 

@@ -28,19 +28,28 @@ class KnobRow(NamedTuple):
     source: str
 
 
-def knob_rows(group: type[Knobs], prefix: str = "") -> Iterator[KnobRow]:
-    """Every knob of a group and of the groups inside it, as declared."""
+def knob_rows(group: type[Knobs], prefix: str = "", given: Knobs | None = None) -> Iterator[KnobRow]:
+    """Every knob of a group and of the groups inside it, as declared.
+
+    Args:
+        group: the class.
+        prefix: of the dotted names.
+        given: the group's own default, where the group that it stands in declares one; its values are the defaults.
+    """
     schemas = group.model_json_schema(by_alias=False, mode="validation")["properties"]
     definitions = group.model_json_schema().get("$defs", {})
     for name, field in group.model_fields.items():
         dotted = f"{prefix}.{name}" if prefix else name
         if isinstance(field.annotation, type) and issubclass(field.annotation, Knobs):
-            yield from knob_rows(field.annotation, dotted)
+            own = field.default if isinstance(field.default, Knobs) else None
+            yield from knob_rows(field.annotation, dotted, own)
         else:
             extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-            default = "-" if field.is_required() else value_text(field.default)
+            default = None if field.is_required() else field.default
+            default = default if given is None else getattr(given, name)
+            shown = "-" if field.is_required() and given is None else value_text(default)
             allowed = _allowed(schemas[name], definitions)
-            yield KnobRow(dotted, default, allowed, field.description or "", str(extra.get("source", "")))
+            yield KnobRow(dotted, shown, allowed, field.description or "", str(extra.get("source", "")))
 
 
 def value_text(value: Any) -> str:
@@ -67,7 +76,7 @@ def _allowed(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
     if schema.get("type") == "array":
         return f"list of {_allowed(schema.get('items', {}), definitions)}{_bounds(schema, 'Items')}"
     if schema.get("type") == "string":
-        return schema.get("pattern", "text")
+        return f"text such as {schema['examples'][0]}" if "examples" in schema else "text"
     return WORDS.get(schema.get("type", ""), "anything") + _bounds(schema, "imum")
 
 
