@@ -42,7 +42,7 @@ def main(runtime: Runtime) -> None:
     manifest = Manifest(tuple(checked), tuple(source.classes))
     notes = [*source.notes, *_notes(manifest)]
     save_manifest(PREPARED, manifest)
-    save_ground_truth(PREPARED, source.masks, source.label_map)
+    save_ground_truth(PREPARED, source.masks, source.label_map, source.reader)
     write_json(PREPARED / "notes.json", notes)
     sizes = ", ".join(f"{len(manifest.split(split).records)} {split}" for split in SPLITS)
     print(f"{sizes} images, {len(manifest.classes)} classes, {len(source.masks)} masks for evaluation")

@@ -23,14 +23,8 @@ from models.knobs import Count, Knobs, Maybe, Scales, Side, knob
 from models.propagation.rule import RuleKnobs
 from models.propagation.rules import load_rule, rule_module, rule_names
 
-RuleText = Annotated[
-    str,
-    Field(
-        pattern=r"^[a-z0-9_]+(:[a-z0-9_]+=[\w.:-]+(,[a-z0-9_]+=[\w.:-]+)*)?$",
-        max_length=100,
-        examples=["adcam:gamma=0"],
-    ),
-]
+RULE_TEXT = r"^[a-z0-9_]+(:[a-z0-9_]+=[\w.:-]+(,[a-z0-9_]+=[\w.:-]+)*)?$"
+RuleText = Annotated[str, Field(pattern=RULE_TEXT, max_length=100, examples=["adcam:gamma=0"])]
 """A rule's name, and knobs of it: `adcam:gamma=0,steps=2`. It names a folder too."""
 
 

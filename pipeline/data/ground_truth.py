@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,18 @@ from pipeline.data.masks import read_mask
 from pipeline.run.errors import UserError
 from pipeline.run.files import inside, read_json
 
+Labels = NDArray[np.uint8]
+Reader = Callable[[Path, Record], Labels]
+
+
+def read_png(path: Path, record: Record) -> Labels:
+    """A mask that is a PNG of labels, of the photograph's size."""
+    return read_mask(path, record.size)
+
+
+READERS: dict[str, Reader] = {"png": read_png}
+"""How the mask (H, W) of a photograph is read from the file that holds it, in the labels of that file."""
+
 
 class GroundTruth:
     """The masks that a data set comes with, in this project's labels."""
@@ -21,6 +34,7 @@ class GroundTruth:
         content = read_json(PREPARED / "ground_truth.json", "prepare_data")
         self.root = root
         self.masks: dict[str, str] = content["masks"]
+        self.reader = READERS[content.get("reader", "png")]
         identity = list(range(256))
         self.label_map = np.array(content["label_map"] or identity, dtype=np.uint8)
         self.labels = len(manifest.classes) + 1
@@ -29,14 +43,14 @@ class GroundTruth:
         """The photographs that have a mask."""
         return [record for record in manifest.records if record.id in self.masks]
 
-    def read(self, record: Record) -> NDArray[np.uint8]:
+    def read(self, record: Record) -> Labels:
         """The mask (H, W) of a photograph; 255 is void.
 
         Raises:
             UserError: it is damaged, has another size than the photograph, or labels that no class has.
         """
         path = inside(self.root, self.masks[record.id])
-        labels = self.label_map[read_mask(path, record.size)]
+        labels = self.label_map[self.reader(path, record)]
         if (unknown := labels[(labels >= self.labels) & (labels != IGNORE)]).size:
             raise UserError(
                 f"{path}: label {unknown.max()} in the mask, but there are {self.labels - 1} classes; labels are 0 "

@@ -94,15 +94,17 @@ def load_manifest(folder: Path = PREPARED) -> Manifest:
     return Manifest(records, tuple(classes))
 
 
-def save_ground_truth(folder: Path, masks: dict[str, str], label_map: Sequence[int] | None) -> None:
+def save_ground_truth(
+    folder: Path, masks: dict[str, str], label_map: Sequence[int] | None, reader: str = "png"
+) -> None:
     """Write which mask file belongs to which photograph; read by `evaluate` and `report` alone.
 
     Args:
         folder: where `ground_truth.json` goes.
-        masks: path of the mask below the data root, by photograph id.
+        masks: path of the file that holds the mask, below the data root, by photograph id.
         label_map: 256 labels of this project, indexed by the label in the file; None where they are equal.
+        reader: how masks are read from these files, a name in `pipeline.data.ground_truth.READERS`.
     """
-    write_json(
-        folder / "ground_truth.json",
-        {"masks": masks, "label_map": list(label_map) if label_map is not None else None},
-    )
+    content = {"masks": masks, "label_map": list(label_map) if label_map is not None else None}
+    other = {} if reader == "png" else {"reader": reader}
+    write_json(folder / "ground_truth.json", content | other)

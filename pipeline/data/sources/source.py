@@ -20,7 +20,8 @@ class Source:
     Attributes:
         records: the photographs, not hashed and perhaps of size 0 x 0; those with a problem may be missing.
         classes: foreground classes in label order.
-        masks: path of the mask below the data root, by photograph id, where the file exists.
+        masks: path of the file that holds the mask, below the data root, by photograph id, where the file exists.
+        reader: how masks are read from these files, a name in `pipeline.data.ground_truth.READERS`.
         label_map: 256 labels of this project, indexed by the label in a mask file; None where they are equal.
         notes: what the user may want to know.
         problems: what the user must mend: which file, which line, what to do.
@@ -32,6 +33,7 @@ class Source:
     label_map: list[int] | None = None
     notes: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    reader: str = "png"
 
 
 class PrepareDataConfig(Told):
