@@ -11,6 +11,7 @@ from models.knobs import (
     Augmentation,
     KernelName,
     Knobs,
+    Maybe,
     Name,
     NonNegative,
     OneOf,
@@ -36,7 +37,9 @@ class AffinityKnobs(Knobs):
         "affinitynet: alphas of a strong and a weak background; irn: foreground and background threshold",
         "IRN (released)",
     )
-    crf: KernelName = knob("irn", "kernels of the CRF behind the confident labels", "IRN (released)")
+    crf: Annotated[KernelName | None, Maybe] = knob(
+        "irn", "kernels of the CRF behind the confident labels, or none", "IRN (released)"
+    )
     max_side: WorkingSide = knob(1024, "that CRF works at most at this longer side")
     radius: Radius = knob(10, "pairs of cells nearer than this are learned", "IRN (released, published)")
     optimisation: Optimisation

@@ -8,6 +8,7 @@ from models.knobs import (
     WEIGHTS,
     Fraction,
     KernelName,
+    Maybe,
     MethodKnobs,
     Name,
     OneOf,
@@ -25,7 +26,9 @@ class StaticLabels(MethodKnobs):
     confidence_pair: Shares = knob(
         [0.3, 0.05], "foreground and background threshold of static labels; between them is ignored", "AMN (released)"
     )
-    crf: KernelName = knob("irn", "kernels of the CRF behind static labels", "AMN, TransCAM (released)")
+    crf: Annotated[KernelName | None, Maybe] = knob(
+        "irn", "kernels of the CRF behind static labels, or none", "AMN, TransCAM (released)"
+    )
     max_side: WorkingSide = knob(1024, "that CRF works at most at this longer side")
 
 

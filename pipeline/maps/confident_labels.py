@@ -33,13 +33,13 @@ class ConfidencePair:
         kind: `alphas`: backgrounds (1 - strongest class) ** alpha, probabilities as energies of the CRF (AffinityNet);
             `thresholds`: constant backgrounds, hard labels as energies (IRN, AMN, TransCAM).
         pair: the alphas, or the foreground and the background threshold.
-        crf: name of the kernels.
+        crf: name of the kernels; None: labels are those of the maps alone.
         max_side: the CRF works at most at this longer side.
     """
 
     kind: Literal["alphas", "thresholds"]
     pair: tuple[float, float]
-    crf: str
+    crf: str | None
     max_side: int
 
 
@@ -64,7 +64,7 @@ def write_label(shard: Path, record: Record, pair: ConfidencePair, root: Path, f
 
 
 def confident_labels(image: Labels, maps: NDArray[np.float32], pair: ConfidencePair) -> Labels:
-    """The channel that two runs of the CRF agree on, 255 where they do not; one lattice serves both.
+    """The channel that two labellings agree on, 255 where they do not; one lattice serves the CRF of both.
 
     Args:
         image: (H, W, 3) uint8.
@@ -79,8 +79,10 @@ def confident_labels(image: Labels, maps: NDArray[np.float32], pair: ConfidenceP
     later; the released code averages the soft maps over each cell first.
     """
     if pair.kind == "alphas":
-        unaries = [softmax_energies(power_background(maps, alpha)) for alpha in pair.pair]
-        low, high = (torch.from_numpy(q) for q in dense_crf(image, unaries, KERNELS[pair.crf]))
+        stacks = [power_background(maps, alpha) for alpha in pair.pair]
+        if pair.crf is not None:
+            stacks = dense_crf(image, [softmax_energies(stack) for stack in stacks], KERNELS[pair.crf])
+        low, high = (torch.from_numpy(stack) for stack in stacks)
         return np.asarray(affinity_label(low, high, pool=1).numpy())
     scores = [with_background(maps, threshold) for threshold in pair.pair]
     strict, loose = crf_channels(image, scores, pair.crf, "labels")

@@ -116,7 +116,7 @@ def _library():  # type: ignore[no-untyped-def]
         from pydensecrf import densecrf
     except ImportError as error:
         raise UserError(
-            f"the dense CRF is not installed ({error}): `pip install pydensecrf2` (needs a C++ compiler), or set "
-            "masks.crf and segmenter.test_crf to none"
+            f"the dense CRF is not installed ({error}): `pip install pydensecrf2` (needs a C++ compiler), or set to "
+            "none what asks for it: masks.crf, segmenter.test_crf, affinity.crf, localizer.<method>.crf"
         ) from error
     return densecrf

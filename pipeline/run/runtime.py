@@ -39,6 +39,9 @@ class Machine:
         """Mixed precision for forward passes, where `precision` says so."""
         return torch.autocast(self.device.type, dtype=self.precision, enabled=self.precision != torch.float32)
 
+    def step_done(self) -> None:
+        """Called after each step of a training; nothing to do, unless a machine measures."""
+
 
 def machine_of(runtime: Runtime) -> Machine:
     """The machine as the knobs name it; `auto` takes CUDA where there is one, and a 16-bit format there alone.

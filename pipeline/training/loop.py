@@ -178,6 +178,7 @@ def _epoch(
             state.scaler.step(optimiser)
         state.scaler.update()
         state.task.after_step(epoch, step, steps)
+        machine.step_done()
         for name, value in {"loss": loss, **terms}.items():
             sums[name] = sums.get(name, torch.zeros((), device=machine.device)) + value.detach().float()
     row = {"epoch": epoch + 1, "lr": state.optimisers[0].param_groups[0]["lr"]}
