@@ -9,20 +9,16 @@ compare, `metrics/details/<artefact>.json` all else; rules and localizer have de
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from models.knobs import Knobs
-from models.labels import IGNORE
 from pipeline.config.masks import BackgroundThreshold
 from pipeline.data.ground_truth import GroundTruth
-from pipeline.data.manifest import Manifest, Record, load_manifest
+from pipeline.data.manifest import Manifest, load_manifest
 from pipeline.data.masks import read_mask
 from pipeline.maps.background import Threshold, hard_labels, with_background
 from pipeline.run.files import new_folder, write_json
@@ -31,22 +27,11 @@ from pipeline.run.told import Runtime, told
 from pipeline.scoring.artefacts import EVALUATED
 from pipeline.scoring.charts import save_curve, save_epochs, save_over_activation, save_per_class, save_rules
 from pipeline.scoring.records import details_path, write_scores
-from pipeline.scoring.scores import Confusion, ThresholdCurve, confusion_matrix, over_activation, summary
+from pipeline.scoring.scores import over_activation
+from pipeline.scoring.tally import MAP_SCORES, Coverage, Item, Tally, some
 
-Labels = NDArray[np.uint8]
-Maps = NDArray[np.float32]
 METRICS = Path("metrics")
 MAP_ARTEFACTS = ("seeds", "refined")
-MAP_SCORES = ("miou", "foreground_miou", "precision", "recall", "fpr", "fnr", "oracle", "no_threshold")
-
-
-@dataclass(frozen=True)
-class Item:
-    """One photograph's artefact: its labels, and its maps where the artefact has maps."""
-
-    record: Record
-    labels: Labels
-    maps: Maps | None = None
 
 
 class EvaluateConfig(Knobs):
@@ -178,55 +163,6 @@ def store_scores(
     return found
 
 
-class Tally:
-    """Counts of labels against ground truth, and of maps at every threshold."""
-
-    def __init__(self, truth: GroundTruth, manifest: Manifest) -> None:
-        self.truth, self.manifest = truth, manifest
-        self.scored = {record.id for record in truth.known(manifest)}
-        labels = len(manifest.classes) + 1
-        self.confusion: Confusion = np.zeros((labels, labels), dtype=np.int64)
-        self.curve = ThresholdCurve(labels)
-
-    def add(self, item: Item) -> None:
-        """Count one photograph, if its masks are known."""
-        if item.record.id not in self.scored:
-            return
-        mask = self.truth.read(item.record)
-        self.confusion += confusion_matrix(mask, item.labels, len(self.confusion))
-        if item.maps is not None:
-            self.curve.add(mask, item.maps, self.manifest.class_ids(item.record))
-
-    def summary(self) -> dict[str, Any]:
-        """Scores at the background threshold; of maps also the best threshold, and without any threshold.
-
-        The best threshold is one that only masks can tell. Without a threshold, a class must exceed
-        1 - the strongest class, which is a threshold of 0.5; a background map of its own competes in the main scores.
-        """
-        scores = summary(self.confusion, self.manifest.classes)
-        if not self.curve.histogram.any():
-            return scores
-        confusions, thresholds = self.curve.confusions(), self.curve.thresholds
-        best = int(self.curve.miou().argmax())
-        oracle = some(summary(confusions[best], self.manifest.classes), ("miou", "foreground_miou"))
-        scores["oracle"] = oracle | {
-            "threshold": round(float(thresholds[best]), 4),
-            "chosen_with": "the masks that it is scored on",
-        }
-        half = summary(confusions[int(np.flatnonzero(thresholds == 0.5)[0])], self.manifest.classes)
-        scores["no_threshold"] = some(half, MAP_SCORES)
-        return scores
-
-    def curve_points(self) -> tuple[list[float], list[float]]:
-        """Thresholds and the mIoU at each."""
-        return self.curve.thresholds.tolist(), self.curve.miou().tolist()
-
-
-def some(scores: dict[str, Any], keys: Iterable[str]) -> dict[str, Any]:
-    """Those of some scores that are there."""
-    return {key: scores[key] for key in keys if key in scores}
-
-
 def protocol(artefact: str, config: EvaluateConfig, scored: set[str]) -> dict[str, Any]:
     """What the numbers mean: split, background threshold, and all that the configuration says."""
     threshold = "none" if config.bg_thresh is None else config.bg_thresh
@@ -263,46 +199,6 @@ def read_maps(store: Path, manifest: Manifest, bg_thresh: Threshold) -> Iterator
         maps, background = fused_maps(entry, entry.size)
         labels = hard_labels(with_background(maps, bg_thresh, background), entry.class_ids)
         yield Item(records[entry.id], labels, maps)
-
-
-class Coverage:
-    """What masks say without ground truth: how much they cover, and whether they show what the tags name."""
-
-    def __init__(self, manifest: Manifest) -> None:
-        self.manifest = manifest
-        self.foreground: list[float] = []
-        self.ignored: list[float] = []
-        self.shown = np.zeros(len(manifest.classes), dtype=np.int64)
-        self.tagged = np.zeros(len(manifest.classes), dtype=np.int64)
-
-    def add(self, item: Item) -> None:
-        """Count one photograph."""
-        self.foreground.append(float(np.mean((item.labels > 0) & (item.labels != IGNORE))))
-        self.ignored.append(float(np.mean(item.labels == IGNORE)))
-        found = set(np.unique(item.labels).tolist())
-        for label in self.manifest.class_ids(item.record):
-            self.tagged[label - 1] += 1
-            self.shown[label - 1] += label in found
-
-    def counted(self, items: Iterable[Item]) -> Iterator[Item]:
-        """Count photographs on their way."""
-        for item in items:
-            self.add(item)
-            yield item
-
-    def per_class(self) -> dict[str, float]:
-        """For each class, the share of the photographs tagged with it whose mask shows it."""
-        counts = zip(self.manifest.classes, self.shown.tolist(), self.tagged.tolist(), strict=True)
-        return {name: shown / tagged for name, shown, tagged in counts if tagged}
-
-    def summary(self) -> dict[str, float]:
-        """Mean shares of foreground and ignored pixels, and the share of tags that a mask shows."""
-        total = int(self.tagged.sum())
-        return {
-            "foreground": float(np.mean(self.foreground)),
-            "ignored": float(np.mean(self.ignored)),
-            **({"tags_shown": float(self.shown.sum() / total)} if total else {}),
-        }
 
 
 if __name__ == "__main__":
