@@ -35,3 +35,11 @@ def put(knobs: dict[str, Any], changes: Mapping[str, Any]) -> None:
         for group in groups:
             place = place.setdefault(group, {})
         place[name] = value
+
+
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The knobs of a tree by their dotted names."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -20,7 +19,7 @@ from pipeline.data.manifest import PREPARED, Manifest, Record, save_ground_truth
 from pipeline.data.masks import write_mask
 from pipeline.run.files import write_json
 from pipeline.training.weights import save_network
-from tests.support import ROOT
+from tests.support.knobs import shipped
 from tests.support.stages import write_runtime
 
 CLASSES = ("a", "b")
@@ -85,18 +84,6 @@ def write_network(folder: Path, description: Mapping[str, Any], seed: int = 0) -
     """An untrained network as a training stage leaves one in `folder` (`data/classifier`, `data/affinity`, ...)."""
     torch.manual_seed(seed)
     save_network(folder, build(description), description)
-
-
-def shipped(**changes: Any) -> dict[str, Any]:
-    """The shipped params.yaml with some knobs changed or added; a double underscore enters a group."""
-    knobs: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    for key, value in changes.items():
-        *groups, name = key.split("__")
-        place = knobs
-        for group in groups:
-            place = place.setdefault(group, {})
-        place[name] = value
-    return knobs
 
 
 def configure(folder: Path = Path(), **changes: Any) -> Params:
