@@ -17,7 +17,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("models", "pipeline")
-TABLES = ROOT / "models/registry.py"
+TABLES = Path("models/registry.py")
 MODULE = re.compile(rf"\b(?:{'|'.join(PACKAGES)})(?:\.\w+)+")
 TEMPLATES = "*.j2"
 LENGTH = 16
@@ -47,10 +47,10 @@ def imported(modules: Iterable[str]) -> set[Path]:
     waiting = [path for name in modules for path in _files(name)]
     while waiting:
         path = waiting.pop()
-        if path not in found and path != TABLES:
+        if path not in found and path != ROOT / TABLES:
             found.add(path)
-            waiting += [file for name in _imports(path) for file in _files(name)]
-    return found | {template for path in found for template in path.parent.glob(TEMPLATES)}
+            waiting += _imports(path)
+    return found | {template for folder in {path.parent for path in found} for template in folder.glob(TEMPLATES)}
 
 
 def _files(name: str) -> list[Path]:
@@ -63,15 +63,15 @@ def _files(name: str) -> list[Path]:
 
 
 @cache
-def _imports(path: Path) -> frozenset[str]:
-    """Names that a module imports; of `from a import b` both `a` and `a.b`."""
+def _imports(path: Path) -> frozenset[Path]:
+    """Files of the modules that a module imports; of `from a import b` both `a` and `a.b`."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-    return frozenset(names)
+    return frozenset(file for name in names for file in _files(name))
 
 
 @cache

@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
+from pydantic_core import PydanticUndefined
 
 from models.knobs import Knobs
 from models.propagation.rules import rule_names
@@ -33,23 +34,21 @@ def knob_rows(group: type[Knobs], prefix: str = "", given: Knobs | None = None) 
 
     Args:
         group: the class.
-        prefix: of the dotted names.
-        given: the group's own default, where the group that it stands in declares one; its values are the defaults.
+        prefix: its dotted name.
+        given: the group's default, where its user gives it one; knobs have their defaults from there.
     """
     schemas = group.model_json_schema(by_alias=False, mode="validation")["properties"]
     definitions = group.model_json_schema().get("$defs", {})
     for name, field in group.model_fields.items():
         dotted = f"{prefix}.{name}" if prefix else name
+        default = field.default if given is None else getattr(given, name)
         if isinstance(field.annotation, type) and issubclass(field.annotation, Knobs):
-            own = field.default if isinstance(field.default, Knobs) else None
-            yield from knob_rows(field.annotation, dotted, own)
+            yield from knob_rows(field.annotation, dotted, default if isinstance(default, Knobs) else None)
         else:
             extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-            default = None if field.is_required() else field.default
-            default = default if given is None else getattr(given, name)
-            shown = "-" if field.is_required() and given is None else value_text(default)
+            default = "-" if default is PydanticUndefined else value_text(default)
             allowed = _allowed(schemas[name], definitions)
-            yield KnobRow(dotted, shown, allowed, field.description or "", str(extra.get("source", "")))
+            yield KnobRow(dotted, default, allowed, field.description or "", str(extra.get("source", "")))
 
 
 def value_text(value: Any) -> str:

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from models.affinity.networks import AFFINITY_NETWORKS, BoundaryAffinity, FeatureAffinity
 from PIL import Image
 
-from models.affinity.networks import AFFINITY_NETWORKS, BoundaryAffinity, FeatureAffinity
 from pipeline import refine_cams
 from pipeline.config.params import TrainAffinityConfig, resolve
 from pipeline.data.manifest import Manifest, Record, save_manifest

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Sequence
@@ -15,6 +14,8 @@ import torch
 from pipeline import train_localizer
 from pipeline.run.files import sha256
 from pipeline.training import loop as training
+from tests.support.processes import forked
+from tests.support.stages import run
 
 
 def continued_equals_whole(
@@ -31,18 +32,15 @@ def continued_equals_whole(
         These names for the second training, before and after the kill.
     """
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # OpenMP does not survive a fork
+    torch.set_num_threads(1)  # as many as in the fork, so that bits are equal
     try:
-        train_localizer.main()
+        run(train_localizer)
         whole = [sha256(path) for path in outputs]
         for folder in Path(".resume/train_localizer").iterdir():
             folder.rename(folder.with_name("kept-" + folder.name))
         saved = kill_at_checkpoint(monkeypatch, stop)
-        training_process = multiprocessing.get_context("fork").Process(target=train_localizer.main)
-        training_process.start()
-        training_process.join()
-        assert training_process.exitcode == -signal.SIGKILL
-        train_localizer.main()
+        assert forked(lambda: run(train_localizer)).status == -signal.SIGKILL
+        run(train_localizer)
     finally:
         torch.set_num_threads(threads)
     assert [sha256(path) for path in outputs] == whole

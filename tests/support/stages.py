@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
+from models.knobs import Knobs
 from pipeline.run.files import write_json
 from pipeline.run.runtime import Machine, be_deterministic, machine_of
 from pipeline.run.told import Runtime, told
@@ -37,3 +39,12 @@ def run(stage: Stage) -> None:
 def run_light(stage: Stage) -> None:
     """Run a stage that uses none."""
     stage.main(told("runtime", Runtime))
+
+
+def config_class(stage: str) -> type[Knobs]:
+    """What a stage reads its knobs with, by the name of its file below `data/config`."""
+    name = "evaluate" if stage.startswith("evaluate_") else stage
+    words = "".join(word.capitalize() for word in name.split("_"))
+    module = import_module(f"pipeline.{name}" + (".__main__" if name == "report" else ""))
+    found: type[Knobs] = getattr(module, f"{words}Config")
+    return found

@@ -1,9 +1,8 @@
-"""A training small enough for tests, also run as a program so that it can be killed."""
+"""A training small enough for tests, which may kill its process."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import signal
 from pathlib import Path
@@ -13,17 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.config.params import Optimisation
-from pipeline.run.files import write_json
+from models.knobs import Optimisation
+from models.task import Batch, Part, Task, Terms
 from pipeline.run.resume import resume_folder
-from pipeline.run.runtime import distributed, rank
-from pipeline.training.loop import Batch, fit
+from pipeline.run.runtime import Machine
+from pipeline.run.told import Seeded
+from pipeline.training.loop import History, fit
 
 
-class TinyConfig(Optimisation):
+class TinyConfig(Optimisation, Seeded):
     """The knobs of the loop, and the seed."""
-
-    seed: int = 0
 
 
 SETTINGS = TinyConfig(
@@ -36,6 +34,7 @@ SETTINGS = TinyConfig(
     weight_decay=1e-3,
     warm_up=0.0,
     poly_power=0.9,
+    seed=0,
 )
 
 
@@ -50,65 +49,56 @@ class TinyNetwork(nn.Module):
         return self.head(self.dropout(self.body(images).relu().mean((2, 3))))
 
 
-class TinyExamples:
+class TinyDataset:
     """Eleven random images of two kinds, with noise as augmentation."""
 
     def __len__(self) -> int:
         return 11
 
-    def example(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
+    def sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         colour = torch.full((3, 8, 8), float(index % 2))
         view = colour + torch.from_numpy(rng.normal(size=(3, 8, 8)).astype(np.float32))
         return {"image": view, "tags": torch.eye(2)[index % 2], "id": f"image {index}"}
 
 
-def objective(network: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-    loss = nn.functional.multilabel_soft_margin_loss(network(batch["image"]), batch["tags"])
-    if os.environ.get("POISON") and "image 3" in batch["id"]:
-        loss = loss * float("nan")
-    return loss, {"half": loss / 2}
+class TinyTask(Task):
+    """Learns the two kinds."""
+
+    def __init__(self, network: TinyNetwork, settings: Optimisation) -> None:
+        super().__init__(network, [Part(network, network.head, settings)])
+
+    def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Terms]:
+        loss = nn.functional.multilabel_soft_margin_loss(network(batch["image"]), batch["tags"])
+        return loss, {"half": loss / 2}
 
 
-def write_runtime(folder: Path, **changes: object) -> None:
-    """What `configure` writes for stages to run here."""
-    base = {"root": ".", "device": "cpu", "precision": "float32", "processes": 1, "workers": 0}
-    write_json(folder / "data/config/runtime.json", base | changes)
-
-
-def train(seed: int = 0) -> tuple[TinyNetwork, list[dict[str, float]]]:
-    """Train in the current folder."""
-    optimiser = os.environ.get("OPTIMISER", SETTINGS.optimiser)
-    settings = SETTINGS.model_copy(update={"seed": seed, "optimiser": optimiser})
-    torch.manual_seed(seed)
+def train(
+    machine: Machine, settings: TinyConfig = SETTINGS, kill_after: int | None = None
+) -> tuple[TinyNetwork, History]:
+    """Train in the current folder; die in the middle of the epoch after so many, where a number is given."""
+    torch.manual_seed(settings.seed)
     network = TinyNetwork()
     with resume_folder("tiny", settings, []) as folder:
-        if os.environ.get("KILL_AFTER"):
-            kill_when(folder / "checkpoint.pt", int(os.environ["KILL_AFTER"]))
-        history = fit(network, network.head, objective, TinyExamples(), settings, seed, folder)
+        if kill_after is not None:
+            kill_when(folder / "checkpoint.pt", kill_after)
+        task = TinyTask(network, settings)
+        history = fit(task, TinyDataset(), settings, settings.seed, folder, machine)
     return network, history
 
 
 def kill_when(checkpoint: Path, epochs: int) -> None:
     """SIGKILL this process in the middle of the epoch after that many are on disk."""
-    original = TinyExamples.example
+    original = TinyDataset.sample
 
-    def example(self: TinyExamples, index: int, rng: np.random.Generator) -> dict[str, Any]:
+    def sample(self: TinyDataset, index: int, rng: np.random.Generator) -> dict[str, Any]:
         if checkpoint.exists() and len(torch.load(checkpoint, weights_only=True)["history"]) >= epochs:
             os.kill(os.getpid(), signal.SIGKILL)
         return original(self, index, rng)
 
-    TinyExamples.example = example  # type: ignore[method-assign]
+    TinyDataset.sample = sample  # type: ignore[method-assign]
 
 
 def digest(network: nn.Module) -> str:
     """Hash of all weights."""
     values = b"".join(value.numpy().tobytes() for value in network.state_dict().values())
     return hashlib.sha256(values).hexdigest()
-
-
-if __name__ == "__main__":
-    with distributed():
-        trained, rows = train(int(os.environ.get("SEED", "0")))
-        if rank() == 0:
-            weights = torch.cat([p.detach().flatten() for p in trained.parameters()]).tolist()
-            print("RESULT " + json.dumps({"digest": digest(trained), "weights": weights, "loss": rows[-1]["loss"]}))

@@ -14,21 +14,21 @@ from pydantic import ValidationError
 from models.maps import FUSIONS
 from models.propagation import rules
 from models.propagation.rules import rule_names
-from pipeline.config.cams import Cams
+from pipeline.config.cams import CamsKnobs
 from tests.support import ROOT
 
 
-def cams(*names: str, **knobs: Any) -> Cams:
-    return Cams.model_validate({"rules": list(names or ("none",)), "long_side": None, "batch": 2} | knobs)
+def cams(*names: str, **knobs: Any) -> CamsKnobs:
+    return CamsKnobs.model_validate({"rules": list(names or ("none",)), "long_side": None, "batch": 2} | knobs)
 
 
-def given(config: Cams, text: str) -> dict[str, Any]:
+def given(config: CamsKnobs, text: str) -> dict[str, Any]:
     """The knobs of an entry."""
     return config.rule(text)[1].model_dump()
 
 
 def test_defaults_are_the_published_ones() -> None:
-    config = Cams(long_side=None, batch=2)
+    config = CamsKnobs(long_side=None, batch=2)
     assert (config.rules, config.scales, config.square, config.fusion) == (["none"], [0.5, 1.0, 1.5, 2.0], False, "max")
     assert config.max_tokens == 4096
 
@@ -88,36 +88,36 @@ def test_groups_are_written_as_they_are_read() -> None:
     config = cams("adcam:steps=1", adcam={"gamma": 0}, caa=None)
     written = config.model_dump(mode="json")
     assert written["adcam"] == {"gamma": 0} and "rule_knobs" not in written
-    assert Cams.model_validate(json.loads(json.dumps(written))) == config
+    assert CamsKnobs.model_validate(json.loads(json.dumps(written))) == config
 
 
 def test_stages_are_told_of_chosen_rules_alone() -> None:
     groups = {"adcam": {"gamma": 0}, "caa": {"steps": 1}}
     told = cams("caa:steps=3", "none", **groups).told()
     assert told["caa"] == {"steps": 1} and "adcam" not in told
-    assert Cams.model_validate(told).rule("caa:steps=3")[1].model_dump()["steps"] == 3
+    assert CamsKnobs.model_validate(told).rule("caa:steps=3")[1].model_dump()["steps"] == 3
     assert cams("none", **groups).told() == cams("none").told()
 
 
 def test_plain_maps_are_configured_without_pytorch() -> None:
     program = """
 import sys
-from pipeline.config.cams import Cams
-config = Cams.model_validate({"rules": ["none", "aux", "baseline", "expansion"], "long_side": None, "batch": 1})
+from pipeline.config.cams import CamsKnobs
+config = CamsKnobs.model_validate({"rules": ["none", "aux", "baseline", "expansion"], "long_side": None, "batch": 1})
 config.told()
 assert "torch" not in sys.modules
-Cams.model_validate({"rules": ["none", "transcam"], "long_side": None, "batch": 1})
+CamsKnobs.model_validate({"rules": ["none", "transcam"], "long_side": None, "batch": 1})
 assert "models.propagation.rules.transcam" in sys.modules and "models.propagation.rules.adcam" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
 
 
 def test_fusions_are_those_that_there_are() -> None:
-    assert {*get_args(Cams.model_fields["fusion"].annotation), "scores"} == set(FUSIONS)
+    assert {*get_args(CamsKnobs.model_fields["fusion"].annotation), "scores"} == set(FUSIONS)
 
 
 def test_no_rule_has_the_name_of_another_knob() -> None:
-    assert not set(rule_names()) & set(Cams.model_fields)
+    assert not set(rule_names()) & set(CamsKnobs.model_fields)
 
 
 def test_a_new_rule_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

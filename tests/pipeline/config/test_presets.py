@@ -1,0 +1,109 @@
+"""Presets: every method, profile and data set gives a whole configuration, and every knob that a preset sets exists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import yaml
+
+from models.propagation.rules import load_rule, rule_names
+from pipeline.config import presets
+from pipeline.config.data import DataKnobs
+from pipeline.config.explain import knob_rows
+from pipeline.config.load import resolve
+from pipeline.config.params import Params
+from pipeline.config.presets import PRESETS, PROFILES, layers, methods
+from pipeline.config.stages import stage_configs
+from pipeline.run.errors import UserError
+from tests.support.knobs import leaves, shipped
+from tests.support.stages import config_class
+
+FILES = {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(PRESETS.glob("*.yaml"))}
+DATA = get_args(DataKnobs.model_fields["name"].annotation)
+LAYERS = {"common", *PROFILES, *(f"{profile}_{data}" for profile in PROFILES for data in DATA)}
+
+
+def presets_and_variants() -> Iterator[tuple[str, dict[str, Any]]]:
+    """All by their names."""
+    for name, file in FILES.items():
+        yield name, {key: value for key, value in file.items() if key != "variants"}
+        yield from file.get("variants", {}).items()
+
+
+@pytest.mark.parametrize("method", methods())
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("data", DATA)
+def test_every_preset_validates(method: str, profile: str, data: str) -> None:
+    params = resolve(shipped(method=method, profile=profile, data__name=data, data__root="/photographs"))
+    for stage, config in stage_configs(params).items():
+        config_class(stage).model_validate(config)
+
+
+@pytest.mark.parametrize("name", dict(presets_and_variants()))
+def test_presets_set_only_knobs_that_exist_and_that_params_leaves_to_them(name: str) -> None:
+    existing = {row.name for row in knob_rows(Params)}
+    existing |= {f"cams.{rule}.{knob}" for rule in rule_names() for knob in load_rule(rule).knobs.model_fields}
+    given = leaves(shipped())
+    for key, layer in dict(presets_and_variants())[name].items():
+        if key == "like":
+            assert layer in methods()
+            continue
+        assert key in LAYERS, f"no profile and data set is called {key}"
+        for knob in leaves(layer):
+            assert knob in existing and given.get(knob, "preset") == "preset", f"{name} sets {knob}"
+
+
+@pytest.mark.parametrize("place", ["common", "compact", "compact_scenes"])
+def test_unknown_knob_of_a_preset_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    for name in ("base", "cam"):
+        (tmp_path / f"{name}.yaml").write_text((PRESETS / f"{name}.yaml").read_text())
+    (tmp_path / "new.yaml").write_text(f"like: cam\n{place}:\n  refine: {{steps: 3}}\n")
+    monkeypatch.setattr(presets, "PRESETS", tmp_path)
+    forget()
+    try:
+        assert methods() == ["cam", "new"]
+        with pytest.raises(UserError, match=r"refine.steps = 3 \(int\): no such knob; nearest are .*refine.log2_steps"):
+            resolve(shipped(method="new"))
+        assert resolve(shipped(method="cam", profile="paper")).method == "cam"
+    finally:
+        forget()
+
+
+def forget() -> None:
+    """Preset files are read once; let them be read again."""
+    presets._files.cache_clear()
+    presets._owners.cache_clear()
+
+
+def test_like_inherits_a_method_and_shares_its_classifier() -> None:
+    transcam, adcam = (stage_configs(resolve(shipped(method=m, profile="paper"))) for m in ("transcam", "adcam"))
+    assert transcam["train_classifier"] == adcam["train_classifier"]
+    assert transcam["train_classifier"]["network"] == "conformer_s"
+    assert transcam["extract_cams"]["rules"] == ["transcam"] and adcam["extract_cams"]["rules"] == ["adcam"]
+
+
+def test_variants_are_methods_that_change_their_file() -> None:
+    variants = {name: file for name, file in FILES.items() if "variants" in file}
+    assert variants, "some papers have tables"
+    for name, file in variants.items():
+        for variant, changes in file["variants"].items():
+            assert variant in methods() and variant not in FILES
+            own = layers(variant, "compact", "scenes")
+            assert [
+                layer.name for layer in own if layer.name.startswith(f"{name}.yaml {variant} ")
+            ] or "like" in changes
+            assert resolve(shipped(method=variant)) != resolve(shipped(method=name))
+
+
+def test_later_layers_win() -> None:
+    names = [layer.name for layer in layers("bao_static", "compact", "scenes")]
+    files = list(dict.fromkeys(name.rsplit(" ", 1)[0] for name in names))
+    assert files == ["base.yaml", "transcam.yaml", "bao.yaml", "bao.yaml bao_static"]
+    parts = [name.rsplit(" ", 1)[1] for name in names if name.startswith("bao.yaml bao_static")]
+    assert parts == ["common", "compact", "compact_scenes"]
+    static = resolve(shipped(method="bao_static", profile="compact"))
+    assert static.localizer.bao.confidence_pair == [0.75, 0.55] and static.localizer.optimisation.epochs == 10
+    assert resolve(shipped(method="bao_static", profile="paper")).localizer.bao.confidence_pair == [0.6, 0.25]

@@ -1,0 +1,144 @@
+"""What each stage is told: all that its result depends on, and no more."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from pipeline.config.explain import knob_rows
+from pipeline.config.load import resolve
+from pipeline.config.params import Params
+from pipeline.config.stages import SCORED, runtime, shown, stage_configs
+from pipeline.run.told import Runtime
+from tests.support import ROOT
+from tests.support.knobs import leaves, shipped
+
+STAGES = {
+    "data": "prepare_data",
+    "classifier": "train_classifier",
+    "localizer": "train_localizer",
+    "cams": "extract_cams",
+    "affinity": "train_affinity",
+    "refine": "refine_cams",
+    "masks": "make_masks",
+    "segmenter": "train_segmenter",
+    "report": "report",
+}
+"""The stage that reads a group of knobs."""
+
+ELSEWHERE = {
+    "data.watch": "dvc.yaml",
+    "method": "report",
+    "profile": "report",
+    "bg_thresh": "make_masks",
+    "seed": "train_classifier",
+    "cams.rule_knobs": "cams.<rule>",
+} | dict.fromkeys(Runtime.model_fields, "runtime")
+
+
+def changed_stages(method: str = "cam", **changes: Any) -> set[str]:
+    before = stage_configs(resolve(shipped(method=method)))
+    after = stage_configs(resolve(shipped(method=method, **changes)))
+    return {stage for stage in before if before[stage] != after[stage]}
+
+
+def test_only_what_uses_a_knob_is_told_of_it() -> None:
+    scored = {f"evaluate_{artefact}" for artefact in ("rules", "seeds", "refined", "masks", "segmenter")}
+    assert changed_stages(bg_thresh="none") == {"make_masks", *scored, "report"}
+    assert changed_stages(device="cpu", processes=4, workers=1, precision="float32") == set()
+    assert changed_stages(data__watch="labels.csv") == set()
+    assert "train_classifier" not in changed_stages(segmenter__optimisation__epochs=3)
+    assert "train_localizer" not in changed_stages("bao", cams__scales=[1.0, 2.0])
+    assert "train_localizer" in changed_stages("bao_static", cams__scales=[1.0, 2.0])
+
+
+@pytest.mark.parametrize(
+    ("method", "changes"),
+    [
+        ("bao", {"localizer__toco__crops": 3, "localizer__esol__reach": 1.0}),
+        (
+            "cam",
+            {"localizer__amn__label_smoothing": 0.1, "localizer__dual_branch__stages": [3]},
+        ),
+        ("transcam", {"cams__adcam__gamma": 0.0, "cams__caa__steps": 3}),
+        ("dual_branch", {"localizer__esol__clip": "none"}),
+    ],
+)
+def test_knobs_of_groups_that_a_method_does_not_read_change_nothing(method: str, changes: dict[str, Any]) -> None:
+    assert changed_stages(method, **changes) == set()
+
+
+def test_knobs_of_a_method_reach_its_training_its_scores_and_the_page() -> None:
+    told = {"train_localizer", "report", "evaluate_localizer"}
+    assert changed_stages("toco", localizer__toco__crops=3) == told
+    assert changed_stages("dual_branch", localizer__dual_branch__combine="parallel") == told
+    maps = {"extract_cams", "report", *(f"evaluate_{name}" for name in ("rules", "seeds", "refined", "masks"))}
+    assert changed_stages("adcam", cams__adcam__gamma=0.0) == maps
+
+
+def told_as(name: str) -> tuple[str, str]:
+    """The stage that is told of a knob, and the dotted name that it has there."""
+    group, _, rest = name.partition(".")
+    inner = rest.partition(".")[0]
+    if group == "data" and inner in ("scenes", "voc2012", "folder"):
+        return STAGES[group], f"source{rest.removeprefix(inner)}"
+    if group == "localizer" and inner in ("amn", "bao", "toco", "dual_branch", "esol"):
+        return STAGES[group], f"groups.{rest}"
+    return STAGES[group], rest
+
+
+def test_every_knob_reaches_a_stage_or_the_runtime() -> None:
+    told: dict[str, set[str]] = {}
+    data = ("scenes", "voc2012", "folder")
+    for number, method in enumerate(("cam", "amn", "bao", "toco", "dual_branch", "esol", "adcam")):
+        params = resolve(shipped(method=method, data__name=data[number % 3], data__root="/photographs"))
+        configs = stage_configs(params)
+        assert set(leaves(configs["report"]["params"])) == set(leaves(shown(params)))
+        for stage, config in configs.items():
+            told.setdefault(stage, set()).update(leaves(config))
+    told["runtime"] = set(runtime(params).model_dump())
+    for row in knob_rows(Params):
+        stage, name = (ELSEWHERE[row.name], row.name) if row.name in ELSEWHERE else told_as(row.name)
+        if stage in told:
+            assert {name, f"params.{name}"} & told[stage], f"{row.name} is told to no stage"
+        else:
+            assert stage in ("dvc.yaml", "cams.<rule>")
+
+
+def test_every_knob_of_the_shipped_file_is_a_knob() -> None:
+    assert set(leaves(shipped())) <= {row.name for row in knob_rows(Params)}
+
+
+def test_scores_say_how_the_artefact_was_made() -> None:
+    configs = stage_configs(resolve(shipped(method="adcam", cams__rules=["adcam:gamma=0", "none"])))
+    protocol = configs["evaluate_masks"]["protocol"]
+    assert (
+        protocol["method"] == "adcam" and protocol["rule"] == "adcam:gamma=0" and "gamma=0.0" in protocol["rule_knobs"]
+    )
+    assert protocol["cam_scales"] == configs["extract_cams"]["scales"] and protocol["crf"] == "irn"
+    assert set(configs["evaluate_rules"]["protocol"]["rules"]) == {"adcam:gamma=0", "none"}
+    toco = stage_configs(resolve(shipped(method="toco")))
+    assert toco["evaluate_localizer"]["protocol"]["localizer"].keys() == {"toco"}
+    assert all(set(toco[stage]) == {"bg_thresh", "protocol", "code"} for stage in SCORED)
+
+
+def test_page_says_nothing_of_places_and_machines() -> None:
+    params = resolve(shipped(data__name="folder", data__root="/home/somebody", device="cpu"))
+    on_the_page = leaves(shown(params))
+    assert not {"device", "precision", "processes", "workers", "data.root", "data.watch"} & set(on_the_page)
+    assert "/home/somebody" not in str(on_the_page)
+
+
+def test_plain_methods_are_configured_without_pytorch() -> None:
+    program = """
+import sys
+from pipeline.config.load import load_params
+from pipeline.config.stages import runtime, stage_configs
+params = load_params()
+stage_configs(params), runtime(params)
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
