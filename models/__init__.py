@@ -1,1 +1,1 @@
-"""Networks, objectives and propagation rules: pure PyTorch, no files, no DVC."""
+"""A folder for each method (network, losses, training, knobs) and what they share: pure PyTorch, no files, no DVC."""

@@ -92,7 +92,7 @@ class Optimisation(Rates):
 
 
 class Augmentation(Knobs):
-    """Random resizing, mirroring, recolouring and cropping of training images."""
+    """Random resizing, mirroring, colour jitter and cropping of training images."""
 
     long_side: Pair = knob(..., "smallest and largest longer side, drawn for each view")
     colour_jitter: Share = knob(

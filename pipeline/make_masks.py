@@ -1,4 +1,4 @@
-"""Stage make_masks: from maps to pseudo masks: background rule, dense CRF, ignored region, palette PNG."""
+"""Stage make_masks: from maps to pseudo masks: background threshold, dense CRF, ignored region, palette PNG."""
 
 from __future__ import annotations
 

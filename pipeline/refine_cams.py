@@ -171,7 +171,7 @@ def par_entries(
 ) -> list[CamEntry]:
     """Maps that follow the colours of the photographs (B, 3, H, W) in [0, 1], all in one call.
 
-    The maps themselves are refined, so that every background rule can still be applied to them; ToCo's training
+    The maps themselves are refined, so that every background threshold can still be applied to them; ToCo's training
     refines them beside a constant background, after a softmax. Growth by the weights' excess over 1 is taken back.
 
     Source: Ru et al., CVPR 2022 (AFA), see `models.refine.par`; without softmax `reconstructed`.

@@ -18,7 +18,7 @@ from pipeline.data.images import resize_image, resize_labels, scaled_size
 from pipeline.data.manifest import Manifest, Record, load_manifest
 from pipeline.data.masks import read_mask
 from pipeline.maps.store import fused_maps, read_entry, store_index
-from pipeline.report.__main__ import chosen
+from pipeline.report.gallery import chosen
 from pipeline.report.pictures import Picture, heat_overlay, label_overlay
 from pipeline.run.errors import UserError
 from pipeline.run.files import write_atomic

@@ -1,4 +1,4 @@
-"""Background-aware activation maps (BAO): the online network's head, the target's pixel labels, the objective."""
+"""Background-aware activation maps (BAO): the online network's head, the target's pixel labels, the loss."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class BaoHead(nn.Module):
 
 
 class BaoOutputs(NamedTuple):
-    """What one forward pass gives the objective.
+    """What one forward pass gives the loss.
 
     Attributes:
         logits: (B, classes) of the tags, the sum of both branches'.
@@ -95,7 +95,7 @@ class BaoNetwork(Localizer):
         return self.base.backbone
 
     def forward(self, images: Tensor, tags: Tensor) -> BaoOutputs:
-        """Normalised images (B, 3, H, W) and tags (B, classes) of 0 and 1 to everything that the objective reads."""
+        """Normalised images (B, 3, H, W) and tags (B, classes) of 0 and 1 to everything that the loss reads."""
         coupling = AttentionCoupling()
         parts = self.base.parts(images, [coupling])
         activation_map = self.head(parts.features, tags, coupling.couple)
@@ -201,7 +201,7 @@ def bao_loss(
     pixel_weight: float = 1.0,
     knobs: SeedLossKnobs = SeedLossKnobs(),
 ) -> BaoLoss:
-    """Objective of the online network.
+    """Loss of the online network.
 
     Args:
         logits: (B, C) foreground logits: convolutional plus transformer logits.

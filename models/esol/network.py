@@ -140,7 +140,7 @@ class EsolNetwork(Localizer):
         return functional.conv2d(features, self.base.head.get_parameter("weight").detach())
 
 
-# ---------------------------------------------------------------------------------------------------------- objectives
+# -------------------------------------------------------------------------------------------------------------- losses
 
 
 def inverse_tag_loss(logits: Tensor, tags: Tensor, knobs: EsolLossKnobs) -> Tensor:
