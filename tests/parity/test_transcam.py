@@ -1,6 +1,5 @@
 """Conformer, TransCAM and its fusion of scales against arrays computed with the released programs."""
 
-import json
 from functools import lru_cache
 from pathlib import Path
 
@@ -12,34 +11,32 @@ from torch import Tensor
 from models.maps import fuse_minmax
 from models.networks.attention import AttentionSum, head_mean
 from models.networks.conformer import CONFORMERS, Conformer, Head
-from models.networks.loading import check_and_load
 from models.transcam.network import TransCam
 from pipeline.maps.background import hard_labels, with_background
-from tests.support.filled_weights import filled
-from tests.support.golden_files import GOLDEN_DIR, golden, load
+from tests.support.filled_weights import filled_network
+from tests.support.golden_files import GOLDEN_DIR, File, golden, load, near, released_shapes
 
 
 @lru_cache(maxsize=1)
-def filled_network(classes: int, salt: int, qkv_gain: float) -> TransCam:
-    with torch.device("meta"):
-        network = TransCam("conformer_s", classes)
-    backbone = network.to_empty(device="cpu").backbone
-    entries = backbone.state_dict().items()
-    check_and_load(backbone, {name: filled(name, tuple(own.shape), salt, qkv_gain) for name, own in entries})
-    return network.eval()
+def on_conformer_s(classes: int, salt: int, qkv_gain: float) -> TransCam:
+    return filled_network(lambda: TransCam("conformer_s", classes), released_name, salt, qkv_gain)
+
+
+def released_name(name: str) -> str:
+    """What the released program calls an entry of ours."""
+    return name.removeprefix("backbone.")
 
 
 def close(ours: Tensor, reference: np.ndarray) -> None:
     """The tolerance of networks: 3e-5 of the reference's maximum."""
-    assert tuple(ours.shape) == reference.shape
-    assert np.abs(ours.numpy() - reference).max() <= 3e-5 * np.abs(reference).max()
+    near(ours, reference, 3e-5)
 
 
 @torch.inference_mode()
 @pytest.mark.parametrize("path", golden("transcam_forward_"))
 def test_forward(path: Path) -> None:
     file = load(path)
-    network = filled_network(file["cam_conv"].shape[1] - 1, int(file["salt"]), float(file["qkv_gain"]))
+    network = on_conformer_s(file["cam_conv"].shape[1] - 1, int(file["salt"]), float(file["qkv_gain"]))
     images = torch.from_numpy(file["input"])
     running, blocks = AttentionSum(), list[Tensor]()
     outputs = network.outputs(images, [running, lambda _, queries, keys: blocks.append(head_mean(queries, keys))])
@@ -62,7 +59,7 @@ def test_forward(path: Path) -> None:
     close(network.parts(images).maps, file["cam_conv"][:, 1:])
 
 
-def fused(file: dict[str, np.ndarray]) -> Tensor:
+def fused(file: File) -> Tensor:
     """The file's maps, the mirrored ones mirrored back, on the photograph's grid."""
     pairs = [torch.from_numpy(file[f"maps_{number}"]) for number in range(len(file["input_sizes"]))]
     maps = [plain + mirrored.flip(2) for plain, mirrored in pairs]
@@ -96,7 +93,7 @@ def test_names_and_shapes(prefix: str) -> None:
     paths = sorted(GOLDEN_DIR.glob(f"{prefix}*.json"))
     assert paths
     for path in paths:
-        listed = json.loads(path.read_text())["entries"]
+        listed = released_shapes(path)
         outputs = listed["trans_cls_head.bias"][0]
         head: Head = "cam" if len(listed["conv_cls_head.weight"]) == 4 else "pooled"
         with torch.device("meta"):

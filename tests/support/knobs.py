@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
+from models.knobs import Knobs
 from tests.support import ROOT
 
 SHIPPED = ROOT / "params.yaml"
@@ -43,3 +44,8 @@ def leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in tree.items():
         found |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return found
+
+
+def words_of(group: type[Knobs], name: str) -> tuple[Any, ...]:
+    """All words that a knob allows, so that a test covers new ones too."""
+    return get_args(group.model_fields[name].annotation)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,15 @@ def write_photographs(
     return manifest
 
 
+def coarse(number: int, size: tuple[int, int], rng: np.random.Generator) -> Pixels:
+    """Large smooth patches of colour; photograph 4 is all grey."""
+    height, width = size
+    patches = rng.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
+    if number == 4:
+        return np.full((*size, 3), 90, dtype=np.uint8)
+    return np.asarray(Image.fromarray(patches).resize((width, height)))
+
+
 def write_masks(folder: Path, manifest: Manifest, draw: Callable[[int, Record], Pixels]) -> None:
     """A ground-truth mask beside each photograph: `draw` gives the labels (H, W) of one, from its number and record."""
     names = {record.id: f"{number}-mask.png" for number, record in enumerate(manifest.records)}
@@ -86,9 +95,10 @@ def write_network(folder: Path, description: Mapping[str, Any], seed: int = 0) -
     save_network(folder, build(description), description)
 
 
-def configure(folder: Path = Path(), **changes: Any) -> Params:
-    """Write what every stage is told for `shipped(**changes)`; returns the checked knobs."""
+def configure(folder: Path = Path(), stages: Collection[str] = (), **changes: Any) -> Params:
+    """Write what stages (all where none is named) are told for `shipped(**changes)`; returns the checked knobs."""
     params = resolve(shipped(**changes))
     for stage, config in stage_configs(params).items():
-        write_json(folder / f"data/config/{stage}.json", config)
+        if not stages or stage in stages:
+            write_json(folder / f"data/config/{stage}.json", config)
     return params

@@ -1,7 +1,6 @@
-"""The balanced seed loss: formula, empty sides, ignored pixels, scope."""
+"""The balanced seed loss: formula, empty sides, ignored pixels, means over the batch."""
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
@@ -9,32 +8,33 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from models.amn.balanced_seed_loss import AMN_FORM, DSRG_FORM, SeedLossForm, seed_loss, smoothed_targets
+from models.amn.balanced_seed_loss import balanced_seed_loss, smoothed_targets
+from models.amn.knobs import SeedLossKnobs
 from models.labels import IGNORE
 
-FORMS = [AMN_FORM, DSRG_FORM, SeedLossForm("image", "mean", 0.2, 3.0), SeedLossForm("batch", "sum", 0.0, 0.5, 1e-3)]
+
+def knobs(smoothing: float = 0.4, foreground_weight: float = 1.0) -> SeedLossKnobs:
+    return SeedLossKnobs(label_smoothing=smoothing, foreground_weight=foreground_weight)
 
 
-def plain(logits: Tensor, labels: Tensor, form: SeedLossForm) -> float:
+KNOBS = [SeedLossKnobs(), knobs(0.0), knobs(0.2, 3.0), knobs(0.0, 0.5)]
+
+
+def plain(logits: Tensor, labels: Tensor, knobs: SeedLossKnobs) -> float:
     """The formula, pixel by pixel."""
-    images = []
+    sides: dict[bool, list[float]] = {False: [], True: []}
     for image, label in zip(logits.double().tolist(), labels.tolist(), strict=True):
-        sides: dict[bool, list[float]] = {False: [], True: []}
         for y, row in enumerate(label):
             for x, name in enumerate(row):
-                if name == form.ignore:
+                if name == IGNORE:
                     continue
                 exponentials = [math.exp(channel[y][x]) for channel in image]
-                raised = [e / sum(exponentials) + form.floor for e in exponentials]
-                logs = [math.log(r / sum(raised)) for r in raised]
-                others = form.smoothing / (len(logs) - 1)
-                weights = [1 - form.smoothing if c == name else others for c in range(len(logs))]
+                logs = [math.log(e / sum(exponentials)) for e in exponentials]
+                others = knobs.label_smoothing / (len(logs) - 1)
+                weights = [1 - knobs.label_smoothing if c == name else others for c in range(len(logs))]
                 sides[name > 0].append(-sum(w * log for w, log in zip(weights, logs, strict=True)))
-        images.append(sides)
-    if form.scope == "batch":
-        images = [{side: [v for sides in images for v in sides[side]] for side in (False, True)}]
-    bg, fg = (sum(sum(i[s]) / max(len(i[s]), 1) for i in images) / len(images) for s in (False, True))
-    return (bg + form.foreground_weight * fg) / (2 if form.combine == "mean" else 1)
+    bg, fg = (sum(sides[side]) / max(len(sides[side]), 1) for side in (False, True))
+    return (bg + knobs.foreground_weight * fg) / 2
 
 
 def example(seed: int, batch: int = 2, classes: int = 3, side: int = 4) -> tuple[Tensor, Tensor]:
@@ -47,27 +47,29 @@ def test_two_by_two_by_hand() -> None:
     logits = torch.zeros(1, 3, 2, 2)
     logits[0, 1, 0, 0] = math.log(2)  # probabilities 1/4, 1/2, 1/4 at the only foreground pixel
     labels = torch.tensor([[[1, 0], [0, IGNORE]]])
-    loss = seed_loss(logits, labels, SeedLossForm(smoothing=0.0))
+    loss = balanced_seed_loss(logits, labels, knobs(0.0))
     assert loss.fg.item() == pytest.approx(math.log(2))
     assert loss.bg.item() == pytest.approx(math.log(3))
     assert loss.total.item() == pytest.approx((math.log(2) + math.log(3)) / 2)
-    smooth = seed_loss(logits, labels, SeedLossForm(smoothing=0.4))
+    smooth = balanced_seed_loss(logits, labels, knobs(0.4))
     assert smooth.fg.item() == pytest.approx(0.6 * math.log(2) + 2 * 0.2 * math.log(4))
 
 
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 10**6), form=st.sampled_from(FORMS))
-def test_equals_the_formula(seed: int, form: SeedLossForm) -> None:
+@given(seed=st.integers(0, 10**6), which=st.sampled_from(KNOBS))
+def test_equals_the_formula(seed: int, which: SeedLossKnobs) -> None:
     logits, labels = example(seed)
-    assert seed_loss(logits, labels, form).total.item() == pytest.approx(plain(logits, labels, form), rel=1e-5)
+    assert balanced_seed_loss(logits, labels, which).total.item() == pytest.approx(
+        plain(logits, labels, which), rel=1e-5
+    )
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("which", KNOBS)
 @pytest.mark.parametrize("label", [0, 2, IGNORE])
-def test_an_empty_side_is_zero_and_has_no_gradient(form: SeedLossForm, label: int) -> None:
+def test_an_empty_side_is_zero_and_has_no_gradient(which: SeedLossKnobs, label: int) -> None:
     logits, _ = example(0)
     labels = torch.full((2, 4, 4), label)
-    loss = seed_loss(logits.requires_grad_(), labels, form)
+    loss = balanced_seed_loss(logits.requires_grad_(), labels, which)
     assert (loss.bg > 0) == (label == 0) and (loss.fg > 0) == (label == 2)
     empty = [side for side in (loss.bg, loss.fg) if side == 0]
     assert torch.isfinite(loss.total) and empty
@@ -77,24 +79,24 @@ def test_an_empty_side_is_zero_and_has_no_gradient(form: SeedLossForm, label: in
     assert torch.isfinite(gradient).all() and gradient.any() == (label != IGNORE)
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_ignored_pixels_do_not_matter(form: SeedLossForm) -> None:
+@pytest.mark.parametrize("which", KNOBS)
+def test_ignored_pixels_do_not_matter(which: SeedLossKnobs) -> None:
     logits, labels = example(1)
     ignored = (labels == IGNORE)[:, None].expand_as(logits)
     other = torch.where(ignored, -logits + 5, logits)
-    assert torch.equal(seed_loss(logits, labels, form).total, seed_loss(other, labels, form).total)
-    loss = seed_loss(logits.requires_grad_(), labels, form).total
+    assert torch.equal(balanced_seed_loss(logits, labels, which).total, balanced_seed_loss(other, labels, which).total)
+    loss = balanced_seed_loss(logits.requires_grad_(), labels, which).total
     assert not torch.autograd.grad(loss, logits)[0][ignored].any()
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_order_of_classes_does_not_matter(form: SeedLossForm) -> None:
+@pytest.mark.parametrize("which", KNOBS)
+def test_order_of_classes_does_not_matter(which: SeedLossKnobs) -> None:
     logits, labels = example(2)
     new_id = torch.tensor([0, 3, 1, 2])
     renamed = torch.where(labels == IGNORE, IGNORE, new_id[labels.clamp(max=3)])
     permuted = torch.empty_like(logits)
     permuted[:, new_id] = logits
-    torch.testing.assert_close(seed_loss(permuted, renamed, form), seed_loss(logits, labels, form))
+    torch.testing.assert_close(balanced_seed_loss(permuted, renamed, which), balanced_seed_loss(logits, labels, which))
 
 
 def test_smoothed_targets_sum_to_one() -> None:
@@ -104,27 +106,29 @@ def test_smoothed_targets_sum_to_one() -> None:
     assert targets[0, 6, 0, 1].item() == pytest.approx(0.02)
 
 
-def test_scope_and_weight() -> None:
+def test_means_are_over_the_batch_and_the_foreground_has_a_weight() -> None:
     logits, _ = example(3)
     labels = torch.zeros(2, 4, 4, dtype=torch.long)
     labels[0, :3], labels[1, 0, 0] = 1, 2
-    alone = [seed_loss(logits[i : i + 1], labels[i : i + 1]) for i in (0, 1)]
-    image = seed_loss(logits, labels, replace(AMN_FORM, scope="image"))
-    batch = seed_loss(logits, labels)
-    torch.testing.assert_close(image.fg, (alone[0].fg + alone[1].fg) / 2)
+    alone = [balanced_seed_loss(logits[i : i + 1], labels[i : i + 1]) for i in (0, 1)]
+    batch = balanced_seed_loss(logits, labels)
     torch.testing.assert_close(batch.fg, (12 * alone[0].fg + alone[1].fg) / 13)
-    heavy = seed_loss(logits, labels, replace(AMN_FORM, foreground_weight=3.0))
+    heavy = balanced_seed_loss(logits, labels, knobs(foreground_weight=3.0))
     torch.testing.assert_close(heavy.total, (batch.bg + 3 * batch.fg) / 2)
 
 
 def test_half_precision_and_extreme_logits_stay_finite() -> None:
     logits, labels = example(4)
-    for form in FORMS:
-        assert torch.isfinite(seed_loss(1e4 * logits, labels, form).total)
-        assert seed_loss(logits.half(), labels.to(torch.uint8), form).total.dtype == torch.float32
+    for which in KNOBS:
+        assert torch.isfinite(balanced_seed_loss(1e4 * logits, labels, which).total)
+        assert balanced_seed_loss(logits.half(), labels.to(torch.uint8), which).total.dtype == torch.float32
 
 
-@pytest.mark.parametrize("wrong", [{"smoothing": 1.0}, {"smoothing": -0.1}, {"floor": -1.0}, {"foreground_weight": -1}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"label_smoothing": 1.0}, {"label_smoothing": -0.1}, {"foreground_weight": 0.0}, {"foreground_weight": -1}],
+)
 def test_numbers_out_of_range_are_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="must be"):
-        SeedLossForm(**wrong)  # type: ignore[arg-type]
+    (name,) = wrong
+    with pytest.raises(ValueError, match=name):
+        SeedLossKnobs(**wrong)

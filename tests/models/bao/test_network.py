@@ -1,16 +1,14 @@
-"""AMN's network and BAO's head, labels and objective."""
+"""BAO's head, pixel labels, network and objective."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 
-from models.amn.balanced_seed_loss import seed_loss
-from models.amn.conditioning import ConditionedHead, HeadKind
-from models.amn.network import AmnNetwork
+from models.amn.conditioning import HeadKind
 from models.bao.network import BaoHead, BaoNetwork, bao_loss, target_labels, target_scores
 from models.bao.target import target_of
 from models.cam.classifier import tag_loss
@@ -18,7 +16,7 @@ from models.labels import IGNORE
 from models.networks.attention import AttentionCoupling, AttentionSum
 
 Norm = Literal["max", "minmax"]
-KINDS: tuple[HeadKind, ...] = ("aspp", "conv3x3", "conv1x1")
+KINDS: tuple[HeadKind, ...] = get_args(HeadKind)
 
 
 def example(seed: int, batch: int = 3, classes: int = 4, side: int = 5) -> tuple[Tensor, Tensor]:
@@ -142,13 +140,14 @@ def test_attention_must_have_been_seen() -> None:
         AttentionSum().couple(torch.zeros(1, 2, 9))
 
 
-def bao_network() -> BaoNetwork:
+@pytest.fixture(scope="module")
+def network() -> BaoNetwork:
     torch.manual_seed(0)
     return BaoNetwork({"network": "transcam", "size": "conformer_tiny", "classes": 4}).eval()
 
 
-def test_network_couples_maps_and_activation_map_with_the_same_attention() -> None:
-    network, images, tags = bao_network(), torch.randn(2, 3, 48, 64), torch.eye(4)[:2]
+def test_network_couples_maps_and_activation_map_with_the_same_attention(network: BaoNetwork) -> None:
+    images, tags = torch.randn(2, 3, 48, 64), torch.eye(4)[:2]
     outputs, attention = network(images, tags), AttentionSum()
     parts = network.base.parts(images, [attention])
     torch.testing.assert_close(outputs.logits, parts.logits)
@@ -159,8 +158,8 @@ def test_network_couples_maps_and_activation_map_with_the_same_attention() -> No
     torch.testing.assert_close(outputs.activation_map, attention.couple(maps.flatten(2)).view_as(maps))
 
 
-def test_inference_maps_are_raw_foreground_and_learned_background() -> None:
-    network, images, tags = bao_network(), torch.randn(2, 3, 48, 64), torch.eye(4)[:2]
+def test_inference_maps_are_raw_foreground_and_learned_background(network: BaoNetwork) -> None:
+    images, tags = torch.randn(2, 3, 48, 64), torch.eye(4)[:2]
     activations = network.activations(images, tags)
     assert activations.background is not None
     torch.testing.assert_close(activations.background, network(images, tags).activation_map[:, 0])
@@ -173,65 +172,3 @@ def test_inference_maps_are_raw_foreground_and_learned_background() -> None:
 def test_a_classifier_without_attention_is_refused() -> None:
     with pytest.raises(ValueError, match="needs a classifier with attention"):
         BaoNetwork({"network": "cam_classifier", "backbone": "efficientnet_lite0", "classes": 2})
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_conditioned_heads(kind: HeadKind) -> None:
-    torch.manual_seed(0)
-    head = ConditionedHead(kind, 8, 4)
-    features, tags = torch.randn(2, 8, 7, 5), torch.eye(4)[:2]
-    assert head(features, tags).shape == (2, 5, 7, 5)
-    head.eval()
-    assert torch.equal(head(features, tags), head(features, tags.bool()))
-    assert not torch.equal(head(features, tags), head(features, tags.flip(0)))
-
-
-def has_dropout(network: nn.Module) -> bool:
-    return any(isinstance(module, nn.Dropout) for module in network.modules())
-
-
-@pytest.fixture(scope="module")
-def amn() -> AmnNetwork:
-    torch.manual_seed(0)
-    return AmnNetwork("efficientnet_lite0", 4)
-
-
-def test_eval_switches_dropout_off(amn: AmnNetwork) -> None:
-    images, tags = torch.randn(1, 3, 64, 64), torch.ones(1, 4)
-    assert has_dropout(amn)
-    amn.train()
-    assert not torch.equal(amn(images, tags), amn(images, tags))
-    amn.eval()
-    assert not any(module.training for module in amn.modules())
-    assert torch.equal(amn(images, tags), amn(images, tags))
-
-
-def test_all_but_the_stem_learns(amn: AmnNetwork) -> None:
-    logits = amn.train()(torch.randn(2, 3, 48, 80), torch.ones(2, 4))
-    assert logits.shape == (2, 5, 3, 5)
-    loss, terms = amn.loss(logits, torch.randint(0, 5, (2, 48, 80)))
-    torch.testing.assert_close(loss, (terms["background"] + terms["foreground"]) / 2)
-    amn.zero_grad()
-    loss.backward()
-    for name, parameter in amn.named_parameters():
-        stem = name.split(".")[:2] in (["backbone", "conv_stem"], ["backbone", "bn1"])
-        assert (parameter.grad is None) == stem == (not parameter.requires_grad), name
-
-
-@pytest.mark.parametrize(("backbone", "stride"), [("resnet50", 16), ("efficientnet_lite0", 16), ("resnet38", 8)])
-def test_amn_on_every_backbone(backbone: str, stride: int) -> None:
-    with torch.device("meta"):
-        network = AmnNetwork(backbone, 20).eval()
-        logits = network(torch.empty(2, 3, 96, 64), torch.empty(2, 20))
-    assert network.stride == stride and logits.shape == (2, 21, 96 // stride, 64 // stride)
-    frozen = {name.split(".")[0] for name, p in network.backbone.named_parameters() if not p.requires_grad}
-    assert frozen == {"conv1", "bn1"} or backbone != "resnet50"
-    assert all(parameter.requires_grad for parameter in network.head.parameters())
-
-
-def test_amn_loss_of_labels_without_one_side(amn: AmnNetwork) -> None:
-    logits = torch.randn(1, 5, 3, 3, requires_grad=True)
-    for label in (0, 1, IGNORE):
-        loss, _ = amn.loss(logits, torch.full((1, 48, 48), label))
-        assert torch.isfinite(loss)
-        assert torch.equal(loss, seed_loss(logits, torch.full((1, 3, 3), label)).total)
