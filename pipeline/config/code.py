@@ -33,7 +33,8 @@ def code_digest(module: str, entries: Iterable[Any] = ()) -> str:
     chosen = [repr(entry) for entry in entries]
     total = hashlib.sha256("\n".join(chosen).encode())
     for path in sorted(imported([module, *MODULE.findall(" ".join(chosen))])):
-        total.update(f"{path.relative_to(ROOT)} {_file_digest(path)}\n".encode())
+        digest = _digest(path.read_text(encoding="utf-8"), path.suffix)
+        total.update(f"{path.relative_to(ROOT)} {digest}\n".encode())
     return total.hexdigest()[:LENGTH]
 
 
@@ -44,41 +45,40 @@ def imported(modules: Iterable[str]) -> set[Path]:
     so that a new method leaves the others' code as it is.
     """
     found: set[Path] = set()
-    waiting = [path for name in modules for path in _files(name)]
+    waiting = [path for name in modules for path in _files(name, ROOT)]
     while waiting:
         path = waiting.pop()
         if path not in found and path != ROOT / TABLES:
             found.add(path)
-            waiting += _imports(path)
+            waiting += _imports(path.read_text(encoding="utf-8"), ROOT)
     return found | {template for folder in {path.parent for path in found} for template in folder.glob(TEMPLATES)}
 
 
-def _files(name: str) -> list[Path]:
+def _files(name: str, root: Path) -> list[Path]:
     """The file of a module of this project, if the name is one; of a package its `__init__` and `__main__`."""
     if name.split(".")[0] not in PACKAGES:
         return []
-    stem = ROOT / name.replace(".", "/")
+    stem = root / name.replace(".", "/")
     candidates = (stem.with_suffix(".py"), stem / "__init__.py", stem / "__main__.py")
     return [path for path in candidates if path.exists()]
 
 
 @cache
-def _imports(path: Path) -> frozenset[Path]:
-    """Files of the modules that a module imports; of `from a import b` both `a` and `a.b`."""
+def _imports(text: str, root: Path) -> frozenset[Path]:
+    """Files of the modules that a module's text imports; of `from a import b` both `a` and `a.b`."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-    return frozenset(file for name in names for file in _files(name))
+    return frozenset(file for name in names for file in _files(name, root))
 
 
 @cache
-def _file_digest(path: Path) -> str:
-    """Digest of a file; of Python its syntax tree without docstrings, so that only meaning counts."""
-    text = path.read_text(encoding="utf-8")
-    if path.suffix == ".py":
+def _digest(text: str, suffix: str) -> str:
+    """Digest of a file's text; of Python its syntax tree without docstrings, so that only meaning counts."""
+    if suffix == ".py":
         text = ast.unparse(without_docstrings(ast.parse(text)))
     return hashlib.sha256(text.encode()).hexdigest()
 

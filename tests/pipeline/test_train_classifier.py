@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from models.cam.classifier import CamClassifier
-from pipeline.data.manifest import Manifest, Record
 from pipeline.scoring.records import write_scores
 from pipeline.train_classifier import tag_scores, write_no_classifier
-from tests.support.tiny_training import write_runtime
+from tests.support.project import Pixels, write_photographs
+from tests.support.stages import here
 
 
 @pytest.fixture(autouse=True)
@@ -35,16 +34,16 @@ def test_without_a_classifier_no_tag_is_scored() -> None:
     assert details["code"] == {"train_classifier": "0123456789abcdef"} and details["protocol"] == {"network": "none"}
 
 
+def grey(number: int, size: tuple[int, int], _: np.random.Generator) -> Pixels:
+    """A photograph of one colour."""
+    return np.full((*size, 3), 90 * number, dtype=np.uint8)
+
+
 def test_tags_of_the_validation_split_are_scored(tmp_path: Path) -> None:
-    write_runtime(tmp_path, root=".")
-    records = []
-    for number, split in enumerate(("train", "val", "val")):
-        colour = np.full((24, 32, 3), 90 * number, dtype=np.uint8)
-        Image.fromarray(colour).save(f"{number}.png")
-        records.append(Record(str(number), split, f"{number}.png", 32, 24, ("a",) if number < 2 else ()))
+    manifest = write_photographs(tmp_path, [("a",), ("a",), ()], [(24, 32)], val=2, paint=grey)
     network = CamClassifier("efficientnet_lite0", 2).eval()
-    manifest = Manifest(tuple(records), ("a", "b"))
-    write_scores(Path("metrics"), "classifier", tag_scores(network, manifest, 32.0, "0123456789abcdef"))
+    scores = tag_scores(network, manifest, 32.0, here()) | {"code": {"train_classifier": "0123456789abcdef"}}
+    write_scores(Path("metrics"), "classifier", scores)
     numbers, details = written()
     assert numbers.keys() == {"map"} and numbers["map"] == details["per_class"]["a"]
     assert details.keys() == {"per_class", "classes_scored", "images", "protocol", "code"}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Protocol
 
 from models.knobs import Knobs
@@ -48,3 +50,20 @@ def config_class(stage: str) -> type[Knobs]:
     module = import_module(f"pipeline.{name}" + (".__main__" if name == "report" else ""))
     found: type[Knobs] = getattr(module, f"{words}Config")
     return found
+
+
+class InlinePool:
+    """Stands in for a pool of processes: the work is done here and now."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        """What a pool is made with says how, not what."""
+
+    def __enter__(self) -> InlinePool:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """Nothing is left to end."""
+
+    def map(self, job: Callable[..., Any], *items: Iterable[Any], chunksize: int = 1) -> Iterator[Any]:
+        """One result after the other."""
+        return map(job, *items)

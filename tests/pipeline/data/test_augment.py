@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.config.params import Augmentation
+from models.knobs import Augmentation
 from pipeline.data.augment import random_view
 
 PLAIN = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))

@@ -23,3 +23,17 @@ def test_without_a_crf_labels_follow_the_maps_alone(kind: Literal["alphas", "thr
     assert [plain[0, column] for column in (10, 30, 50)] == [1, 255, 0]
     assert plain[15, 10] == 0 and smooth[15, 10] == 1
     assert (plain != smooth).sum() == 1
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [ConfidencePair("alphas", (1.0, 8.0), "psa", 1024), ConfidencePair("thresholds", (0.6, 0.2), "irn", 1024)],
+)
+def test_labels_are_sure_where_both_labellings_agree(pair: ConfidencePair) -> None:
+    image = np.zeros((30, 60, 3), np.uint8)
+    image[:, 20:40], image[:, 40:] = 110, 230  # three areas, so that the CRF has nothing to move
+    maps = np.zeros((1, 30, 60), np.float32)
+    maps[0, :, :20], maps[0, :, 20:40], maps[0, :, 40:] = 0.95, 0.4, 0.01
+    labels = confident_labels(image, maps, pair)
+    areas = [np.unique(labels[:, start : start + 10]).tolist() for start in (5, 25, 45)]
+    assert areas == [[1], [255], [0]]

@@ -1,4 +1,4 @@
-"""The CAM store, background rules, and masks made from them."""
+"""The CAM store: what is written is read, same bytes for same content, fusion of what it holds."""
 
 from __future__ import annotations
 
@@ -7,14 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from models.maps import FUSIONS, fuse_cams
-from pipeline.config.params import MakeMasksConfig
-from pipeline.make_masks import mask_channels
-from pipeline.maps.background import hard_labels, otsu_threshold, with_background
-from pipeline.maps.crf import KERNELS, dense_crf, label_energies, softmax_energies
+from pipeline.maps.background import hard_labels, with_background
 from pipeline.maps.store import (
     CamEntry,
     fused_maps,
@@ -101,73 +96,3 @@ def test_scores_are_not_normalised_and_the_grid_is_cropped() -> None:
     np.testing.assert_allclose(maps[0, 0], [0.1, 0.1, 0.125, 0.175, 0.225, 0.275], atol=1e-6)
     np.testing.assert_allclose(maps[0] + background, 1, atol=1e-6)
     assert fused_maps(scores, (16, 12))[0].shape == (1, 16, 12)
-
-
-@given(st.integers(0, 1000))
-def test_none_is_the_threshold_one_half(seed: int) -> None:
-    maps = np.random.default_rng(seed).random((3, 5, 6), dtype=np.float32)
-    by_rule, by_number = (hard_labels(with_background(maps, rule), (2, 4, 6)) for rule in (None, 0.5))
-    np.testing.assert_array_equal(by_rule, by_number)
-
-
-def test_background_map_of_the_method_competes_where_there_is_no_threshold() -> None:
-    maps, background = np.full((1, 1, 2), 0.6, np.float32), np.array([[0.7, 0.5]], np.float32)
-    np.testing.assert_array_equal(hard_labels(with_background(maps, None, background), (3,)), [[0, 3]])
-    np.testing.assert_array_equal(hard_labels(with_background(maps, 0.2, background), (3,)), [[3, 3]])
-
-
-def test_otsu_parts_two_groups() -> None:
-    values = np.concatenate([np.full(60, 0.15), np.full(40, 0.8)]).astype(np.float32).reshape(10, 10)
-    assert 0.15 < otsu_threshold(values) < 0.8
-    assert np.count_nonzero(hard_labels(with_background(values[None], "otsu"), (1,))) == 40
-    assert not hard_labels(with_background(np.zeros((1, 4, 4), np.float32), "otsu"), (1,)).any()
-
-
-def config(**changes: object) -> MakeMasksConfig:
-    base = {
-        "crf": None,
-        "crf_unary": "labels",
-        "unary_labels": None,
-        "confidence_pair": None,
-        "max_side": 512,
-        "bg_thresh": 0.3,
-    }
-    return MakeMasksConfig.model_validate(base | changes)
-
-
-def test_confidence_pair_truth_table() -> None:
-    maps = np.array([[[0.9, 0.2, 0.01]]], np.float32)
-    image = np.zeros((1, 3, 3), np.uint8)
-    pair = config(confidence_pair=[0.5, 0.1])
-    np.testing.assert_array_equal(mask_channels(image, maps, None, pair), [[1, 255, 0]])
-    np.testing.assert_array_equal(mask_channels(image, maps, None, config()), [[1, 0, 0]])
-
-
-@pytest.mark.parametrize("unary", ["labels", "softmax"])
-def test_crf_follows_the_picture(unary: str) -> None:
-    image = np.zeros((40, 40, 3), np.uint8)
-    image[:, 20:] = 255
-    maps = np.zeros((1, 40, 40), np.float32)
-    maps[0, :, 16:] = 0.9  # four columns too wide
-    channels = mask_channels(image, maps, None, config(crf="irn", crf_unary=unary, bg_thresh=0.4))
-    np.testing.assert_array_equal(channels, (image[..., 0] > 0).astype(np.uint8))
-
-
-def test_label_energies() -> None:
-    energies = label_energies(np.array([[0, 2]]), 3)
-    np.testing.assert_allclose(energies, [[0.3567, 1.8971], [1.8971, 1.8971], [1.8971, 0.3567]], atol=1e-4)
-    np.testing.assert_allclose(label_energies(np.array([[0]]), 3, 21)[1:], -np.log(0.3 / 20), atol=1e-6)
-
-
-@pytest.mark.parametrize("count", [2, 3])
-def test_several_unaries_in_one_field_get_what_each_gets_alone(count: int) -> None:
-    rng = np.random.default_rng(count)
-    image = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
-    image[:, 25:] = 200
-    scores = [rng.dirichlet([0.2] * 3, size=40 * 50).T.reshape(3, 40, 50).astype(np.float32) for _ in range(count)]
-    unaries = [softmax_energies(stack) for stack in scores[1:]] + [label_energies(np.zeros((40, 50), int), 3, 21)]
-    together = dense_crf(image, unaries, KERNELS["psa"])
-    for unary, marginals in zip(unaries, together, strict=True):
-        (alone,) = dense_crf(image, [unary], KERNELS["psa"])
-        np.testing.assert_allclose(marginals, alone, atol=1e-5)
-        assert (marginals.argmax(0) == alone.argmax(0)).mean() > 0.999

@@ -11,29 +11,26 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import yaml
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from models.labels import IGNORE
-from pipeline.config.params import ARTEFACTS, EvaluateConfig, resolve, runtime, stage_config, stage_configs
-from pipeline.data.manifest import PREPARED, Manifest, Record, load_manifest, save_ground_truth, save_manifest
-from pipeline.data.masks import voc_palette, write_mask
-from pipeline.evaluate import evaluate, evaluate_epochs, evaluate_rules
+from pipeline.data.manifest import PREPARED, Manifest, load_manifest
+from pipeline.data.masks import write_mask
+from pipeline.evaluate import EvaluateConfig, evaluate, evaluate_epochs, evaluate_rules
 from pipeline.maps.store import CamEntry, shard_path, write_shard
 from pipeline.report import __main__ as report
-from pipeline.report import pictures
 from pipeline.run.errors import UserError
 from pipeline.run.files import write_json
+from pipeline.run.told import told
 from pipeline.scoring import charts
+from pipeline.scoring.artefacts import ARTEFACTS
 from pipeline.scoring.charts import save_history
 from pipeline.scoring.records import read_scores, write_scores
-from tests.support import ROOT
+from tests.support.project import PHOTOGRAPHS, configure, write_masks, write_photographs
+from tests.support.stages import run_light
 
 HEIGHT, WIDTH = 12, 18
 NASTY = "<b>x</b>"
-PARAMS = ROOT / "params.yaml"
 PAGE = Path("metrics/report/index.html")
 VOID = {"meta", "img", "br", "link"}
 
@@ -57,28 +54,13 @@ def enter(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(charts, "save_figure", lambda path, figure: None)  # charts of other stages: not read here
 
 
-def configure(gallery: int, bg_thresh: object) -> None:
-    raw = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
-    raw |= {"bg_thresh": bg_thresh, "report": {"gallery": gallery}}
-    raw["data"] |= {"name": "folder", "root": "photos"}
-    params = resolve(raw)
-    for name, content in {**stage_configs(params), "runtime": runtime(params).model_dump()}.items():
-        write_json(Path(f"data/config/{name}.json"), content)
-
-
-def prepare(classes: Sequence[str], masks: Sequence[str]) -> None:
-    """Five train and two val photographs; the last one of train has no tag; masks for those named."""
+def prepare(classes: Sequence[str], masks: Sequence[int]) -> None:
+    """Five train and two val photographs; the last one of train has no tag; masks for those numbered."""
+    tags = [classes[number % 2 :: 2] for number in (0, 1, 2, 3)] + [(), classes[0::2], classes[1::2]]
+    manifest = write_photographs(Path(), tags, [(HEIGHT, WIDTH)], classes=classes, val=2, ids="p{}&")
     rng = np.random.default_rng(0)
-    Path("photos").mkdir()
-    records = []
-    for name in ("t0", "t1&", "t2", "t3", "t4", "v0", "v1"):
-        Image.fromarray(rng.integers(0, 255, (HEIGHT, WIDTH, 3), dtype=np.uint8)).save(f"photos/{name}.png")
-        tags = () if name == "t4" else tuple(classes[int(name[1]) % 2 :: 2])
-        records.append(Record(name, "train" if name[0] == "t" else "val", f"{name}.png", WIDTH, HEIGHT, tags))
-    for name in masks:
-        write_mask(Path(f"photos/{name}-mask.png"), rng.integers(0, len(classes) + 1, (HEIGHT, WIDTH), dtype=np.uint8))
-    save_manifest(PREPARED, Manifest(tuple(records), tuple(classes)))
-    save_ground_truth(PREPARED, {name: f"{name}-mask.png" for name in masks}, None)
+    masked = Manifest(tuple(manifest.records[number] for number in masks), manifest.classes)
+    write_masks(Path(), masked, lambda *_: rng.integers(0, len(classes) + 1, (HEIGHT, WIDTH), dtype=np.uint8))
     write_json(PREPARED / "notes.json", [f"a note on {NASTY}"])
 
 
@@ -102,26 +84,41 @@ def train_and_predict() -> None:
 
 def make(
     classes: Sequence[str] = ("cat", NASTY),
-    masks: Sequence[str] = ("t0", "t1&", "t2", "t3", "t4", "v0", "v1"),
+    masks: Sequence[int] = range(7),
     gallery: int = 5,
     bg_thresh: object = 0.3,
 ) -> str:
     """Run everything on tiny photographs; the page."""
-    configure(gallery, bg_thresh)
     prepare(classes, masks)
+    configure(bg_thresh=bg_thresh, report__gallery=gallery, data__name="folder", data__root=PHOTOGRAPHS)
     train_and_predict()
     for name in ARTEFACTS:
         plots = Path("metrics/plots") / name
         part = load_manifest().split("val" if name == "segmenter" else "train")
-        config = stage_config(f"evaluate_{name}", EvaluateConfig)
-        write_scores(Path("metrics"), name, evaluate(name, part, config, plots))
+        scores = evaluate(name, part, told(f"evaluate_{name}", EvaluateConfig), Path(PHOTOGRAPHS), plots)
+        write_scores(Path("metrics"), name, scores)
     Path("data/rules").mkdir(exist_ok=True)
-    evaluate_rules(stage_config("evaluate_rules", EvaluateConfig))
-    evaluate_epochs(stage_config("evaluate_localizer", EvaluateConfig))
-    report.main()
+    score_rules_and_epochs()
+    return reported()
+
+
+def score_rules_and_epochs() -> None:
+    evaluate_rules(told("evaluate_rules", EvaluateConfig), Path(PHOTOGRAPHS))
+    evaluate_epochs(told("evaluate_localizer", EvaluateConfig), Path(PHOTOGRAPHS))
+
+
+def reported() -> str:
+    """The page of what lies in the current folder."""
+    run_light(report)
     page = PAGE.read_text(encoding="utf-8")
     Wellformed().feed(page)
     return page
+
+
+@pytest.fixture
+def again(whole: tuple[str, Path], tmp_path: Path) -> Path:
+    """The current folder holds all that the page with everything was made of, and that page."""
+    return Path(shutil.copytree(whole[1], tmp_path, dirs_exist_ok=True))
 
 
 def text(page: str) -> str:
@@ -149,9 +146,6 @@ class Wellformed(HTMLParser):
         assert self.open or tag == "html"
 
 
-# -------------------------------------------------------------------------------------------------------------- page
-
-
 def test_page_needs_nothing_but_itself(whole: tuple[str, Path]) -> None:
     page, _ = whole
     assert "http://" not in page and "https://" not in page
@@ -164,14 +158,14 @@ def test_text_from_the_data_is_escaped(whole: tuple[str, Path]) -> None:
     page, _ = whole
     assert NASTY not in page and "&lt;b&gt;x&lt;/b&gt;" in page
     assert "a note on &lt;b&gt;x&lt;/b&gt;" in page
-    assert "t1&amp;" in page and "t1&<" not in page
+    assert "p1&amp;" in page and "p1&<" not in page
 
 
+@pytest.mark.usefixtures("again")
 def test_second_run_gives_the_same_bytes() -> None:
-    make(gallery=1)
     folder = PAGE.parent
     first = {path.name: path.read_bytes() for path in folder.iterdir()}
-    report.main()
+    run_light(report)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == first
     assert set(first) == {"index.html", "miou.png", "miou.csv"}
 
@@ -189,19 +183,16 @@ def test_numbers_are_those_of_the_metrics(whole: tuple[str, Path]) -> None:
     assert "oracle: chosen with masks" in text(page)
 
 
+@pytest.mark.usefixtures("again")
 def test_several_rules_and_epochs_get_tables_of_their_own(whole: tuple[str, Path]) -> None:
     page, _ = whole
     assert "Propagation rules" not in page and "after every epoch" not in page, "where there is one, no table"
-    make(gallery=1)
     for target in ("data/rules/none", "data/rules/adcam:gamma=0", "data/localizer/epochs/online-01"):
         shutil.copytree("data/seeds", target)
-    evaluate_rules(stage_config("evaluate_rules", EvaluateConfig))
-    evaluate_epochs(stage_config("evaluate_localizer", EvaluateConfig))
-    report.main()
-    again = PAGE.read_text(encoding="utf-8")
-    Wellformed().feed(again)
-    assert "adcam:gamma=0" in text(again) and again.count("Propagation rules") == 1
-    assert "online: labels without a threshold" in text(again)
+    score_rules_and_epochs()
+    page = reported()
+    assert "adcam:gamma=0" in text(page) and page.count("Propagation rules") == 1
+    assert "online: labels without a threshold" in text(page)
     found = json.loads(Path("metrics/details/rules.json").read_text(encoding="utf-8"))["rules"]
     seeds = read_scores(Path("metrics"), "seeds", "")
     assert found["none"]["miou"] == found["adcam:gamma=0"]["miou"] == seeds["miou"]
@@ -210,25 +201,16 @@ def test_several_rules_and_epochs_get_tables_of_their_own(whole: tuple[str, Path
     assert epochs["online"]["labels_miou"] == [seeds["no_threshold"]["miou"]]
 
 
+@pytest.mark.usefixtures("again")
 def test_terms_of_some_epochs_and_a_picture_of_samplers_go_onto_the_page() -> None:
-    make(gallery=0)
     plots = Path("metrics/plots/localizer_training")
     first = {"epoch": 1, "lr": 0.1, "loss": -0.7, "inverse": -0.7}
     save_history(plots, [first, {"epoch": 2, "lr": 0.1, "loss": 0.5, "tags": 0.3}])
     assert (plots / "history.csv").read_text().splitlines()[1:] == ["1,0.1,-0.7,-0.7,", "2,0.1,0.5,,0.3"]
     assert "before and after expansion" not in PAGE.read_text(encoding="utf-8")
     Image.new("RGB", (4, 3)).save(plots / "sampling.png")
-    report.main()
-    page = PAGE.read_text(encoding="utf-8")
-    Wellformed().feed(page)
+    page = reported()
     assert "data:image/png;base64," in page and "before and after expansion" in page
-
-
-@given(st.lists(st.floats(-1e6, 1e6) | st.just(float("nan"))))
-def test_limits_hold_all_values_and_zero(values: list[float]) -> None:
-    low, high = pictures._with_zero(values)
-    assert low <= 0 <= high and low < high
-    assert all(low <= value <= high for value in values if value == value)
 
 
 def test_without_masks_it_says_so_and_shows_coverage() -> None:
@@ -246,10 +228,9 @@ def test_without_masks_it_says_so_and_shows_coverage() -> None:
 
 
 def test_masks_of_one_split_only_and_no_tag_score() -> None:
-    make(masks=("t0", "t2"))
+    make(masks=(0, 2))
     write_scores(Path("metrics"), "classifier", {"images": 2, "classes_scored": 0})
-    report.main()
-    words = text(PAGE.read_text(encoding="utf-8"))
+    words = text(reported())
     assert "has no mean average precision" in words
     assert "2 of 5 training and 0 of 2 validation photographs have one" in words
     assert "A dash under mIoU: no masks were given for that split" in words and "Full points" in words
@@ -288,54 +269,10 @@ def test_any_number_of_classes(count: int) -> None:
         ("details/classifier.json", "train_classifier"),
     ],
 )
+@pytest.mark.usefixtures("again")
 def test_missing_input_names_the_stage_to_run(missing: str, stage: str) -> None:
-    make(gallery=0)
     before = PAGE.read_bytes()
     (Path("metrics") / missing).unlink()
     with pytest.raises(UserError, match=stage):
-        report.main()
+        run_light(report)
     assert PAGE.read_bytes() == before
-
-
-# ----------------------------------------------------------------------------------------------------------- gallery
-
-
-def manifest_of(tags: Sequence[set[int]], classes: int) -> Manifest:
-    names = [str(number) for number in range(classes)]
-    records = [
-        Record(str(place), "train", "", 1, 1, tuple(map(str, sorted(found)))) for place, found in enumerate(tags)
-    ]
-    return Manifest(tuple(records), tuple(names))
-
-
-@given(st.lists(st.sets(st.integers(0, 4)), max_size=12), st.integers(0, 15))
-def test_choice_is_distinct_in_order_and_covers_the_classes(tags: list[set[int]], count: int) -> None:
-    picked = [int(record.id) for record in report.chosen(manifest_of(tags, 5), count)]
-    assert picked == sorted(set(picked)) and len(picked) == min(count, len(tags))
-    if count >= 5:
-        assert set().union(*(tags[place] for place in picked)) == set().union(*tags)
-
-
-def test_choice_is_spread() -> None:
-    picked = [int(record.id) for record in report.chosen(manifest_of([{0}] * 101, 1), 5)]
-    assert picked == [0, 25, 50, 75, 100]
-
-
-# ---------------------------------------------------------------------------------------------------------- pictures
-
-
-def test_overlay_fades_background_colours_classes_and_hatches_ignored() -> None:
-    grey = np.full((20, 30, 3), 100, dtype=np.uint8)
-    labels = np.zeros((20, 30), dtype=np.uint8)
-    labels[:, 10:20], labels[:, 20:] = 1, IGNORE
-    picture = pictures.label_overlay(grey, labels)
-    assert (picture[:, :9] == 154).all()
-    assert (picture[:, 11:19] == np.round(0.35 * 100 + 0.65 * voc_palette()[1].astype(float))).all()
-    assert len(np.unique(picture[:, 21:].reshape(-1, 3), axis=0)) == 2
-    assert (picture[:, [9, 19]] == 255).all()
-
-
-def test_thumbnails_are_never_enlarged() -> None:
-    assert pictures.thumbnail_size((1000, 2000)) == (120, 240)
-    assert pictures.thumbnail_size((30, 40)) == (30, 40)
-    assert pictures.thumbnail_size((1, 5000)) == (1, 240)

@@ -1,4 +1,4 @@
-"""The training loop: order, resume after kill -9, bad losses, mixed precision, several processes."""
+"""The training loop: schedule, order, resume after kill -9, bad losses, mixed precision, several processes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from models.schedules import warm_poly_rate
 from models.task import Batch, Terms
 from pipeline.run.errors import UserError
 from pipeline.run.runtime import distributed
@@ -26,6 +27,11 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     write_runtime(tmp_path)
     return tmp_path
+
+
+def test_poly_at_half_is_the_published_value() -> None:
+    assert warm_poly_rate(500, 1, 1000, warmup=0) == pytest.approx(0.5359, abs=1e-4)
+    assert warm_poly_rate(0, 1, 1000, warmup=0) == 1
 
 
 def test_every_example_once_per_epoch_and_full_batches() -> None:

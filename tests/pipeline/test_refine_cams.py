@@ -1,0 +1,76 @@
+"""The walks as a stage: photographs of any size, batches, a wrong pair of rule and network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline import refine_cams
+from pipeline.maps.background import hard_labels, with_background
+from pipeline.maps.store import CamEntry, fused_maps, read_store, shard_path, write_shard
+from pipeline.run.errors import UserError
+from pipeline.run.files import write_json
+from tests.support.project import configure, write_network, write_photographs
+from tests.support.stages import run
+
+SIZES = [(64, 80), (64, 80), (1, 90), (50, 530), (64, 80)]
+CLASSES = [(1, 2), (2,), (1,), (2,), ()]
+METHODS = ("affinitynet", "irn")
+
+
+@pytest.fixture(params=METHODS)
+def project(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Photographs, seeds and an untrained affinity network."""
+    monkeypatch.chdir(tmp_path)
+    method: str = request.param
+    write_photographs(tmp_path, [["ab"[label - 1] for label in labels] for labels in CLASSES], SIZES)
+    write_seeds()
+    set_batch(method, 2)
+    description = {"network": method, "backbone": "efficientnet_lite0", "reading": "released"}
+    write_network(Path("data/affinity"), description)
+    return tmp_path
+
+
+def write_seeds() -> None:
+    """Random maps of every photograph, in two shards."""
+    entries = []
+    for number, (size, labels) in enumerate(zip(SIZES, CLASSES, strict=True)):
+        maps = torch.randn(len(labels), 4, 5, generator=torch.Generator().manual_seed(number))
+        entries.append(CamEntry(str(number), size, labels, (maps,), (size,)))
+    write_shard(shard_path(Path("data/seeds"), 0), entries[:3], {})
+    write_shard(shard_path(Path("data/seeds"), 1), entries[3:], {})
+
+
+def set_batch(method: str, batch: int) -> None:
+    configure(method=method, refine__long_side="none", refine__batch=batch)
+
+
+def test_walks_of_any_size_and_without_classes(project: Path) -> None:
+    run(refine_cams)
+    entries = list(read_store(Path("data/refined")))
+    assert [entry.id for entry in entries] == list("01234")
+    for entry, size, classes in zip(entries, SIZES, CLASSES, strict=True):
+        maps, background = fused_maps(entry, size)
+        assert maps.shape == (len(classes), *size) and entry.fusion == "scores" and entry.class_ids == classes
+        assert np.isfinite(maps).all() and maps.max(initial=0) <= 1.001
+        labels = hard_labels(with_background(maps, None, background), classes)
+        assert set(np.unique(labels)) <= {0, *classes}
+    run(refine_cams)  # a second run starts from finished shards
+
+
+def test_batched_walk_equals_walking_alone(project: Path, request: pytest.FixtureRequest) -> None:
+    run(refine_cams)
+    together = list(read_store(Path("data/refined")))
+    set_batch(request.node.callspec.params["project"], 1)
+    run(refine_cams)
+    for one, other in zip(together, read_store(Path("data/refined")), strict=True):
+        torch.testing.assert_close(one.maps, other.maps, atol=2e-3, rtol=0)
+
+
+def test_wrong_pair_of_rule_and_network_is_said(project: Path) -> None:
+    write_json(Path("data/affinity/network.json"), {"network": "none"})
+    with pytest.raises(UserError, match=r"needs affinity\.network"):
+        run(refine_cams)
