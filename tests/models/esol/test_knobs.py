@@ -28,7 +28,7 @@ def test_presets_load() -> None:
     [
         ({"cams__rules": ["none", "aux"]}, "cams.rules = aux needs localizer.network = toco or dual_branch"),
         ({"method": "cam", "cams__rules": ["none", "baseline"]}, "baseline needs localizer.network = esol"),
-        ({"classifier__network": "efficientnet_lite0_hybrid"}, "esol needs a classifier of convolution"),
+        ({"classifier__network": "efficientnet_lite0_hybrid"}, "esol needs a convolutional classifier"),
         ({"localizer__esol__clip_level": 1.5}, "takes a clip_level of at most 1"),
         ({"localizer__esol__reach": 0}, "localizer.esol.reach = 0"),
         ({"localizer__esol__ceiling": 0.0}, "localizer.esol.ceiling"),
