@@ -14,6 +14,7 @@ ORDER = (
     "labels",
     "precision",
     "schedules",
+    "kernels",
     "maps",
     "knobs",
     "registry",
