@@ -1,4 +1,4 @@
-"""dvc.yaml: everything declared where it is written, dependencies that cover imports, and the traps of DVC."""
+"""dvc.yaml: everything declared where it is written, code known by its digest alone, and the traps of DVC."""
 
 from __future__ import annotations
 
@@ -10,9 +10,14 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.config.params import ARTEFACTS, EVALUATED
+from pipeline.config.code import PACKAGES
+from pipeline.config.load import resolve
+from pipeline.config.stages import stage_configs
+from pipeline.scoring.artefacts import ARTEFACTS, EVALUATED
 from tests.support import ROOT
+from tests.support.knobs import shipped
 
+LONGEST = 180
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
 BANNED = (
     r"^\s*(import|from) (dvc|pickle)\b",
@@ -42,40 +47,27 @@ def paths(entries: list[Any]) -> list[str]:
     return [next(iter(entry)) if isinstance(entry, dict) else entry for entry in entries]
 
 
-def imported(path: Path, seen: set[Path]) -> set[Path]:
-    """All modules of this project that a module imports, itself included, also inside functions."""
-    if path not in seen:
-        seen.add(path)
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            names = []
-            if isinstance(node, ast.ImportFrom) and node.module:
-                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-            elif isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            for name in names:
-                if name.split(".")[0] in ("pipeline", "models"):
-                    stem = ROOT / name.replace(".", "/")
-                    for candidate in (stem.with_suffix(".py"), stem / "__init__.py"):
-                        if candidate.exists():
-                            imported(candidate, seen)
-    return seen
+def test_file_is_short_and_names_no_modules() -> None:
+    text = (ROOT / "dvc.yaml").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= LONGEST and ".py" not in text
+    for name, stage in stages().items():
+        code = {path for path in stage["deps"] if path.split("/")[0] in PACKAGES}
+        assert code == (set(PACKAGES) if name == "configure" else set()), name
 
 
-def module_of(stage: dict[str, Any]) -> Path:
-    match = re.match(r"python -m (pipeline\.\w+)", stage["cmd"])
-    assert match, stage["cmd"]
-    return ROOT / (match[1].replace(".", "/") + ".py")
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_source_imports_only_what_the_digest_follows(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0 and node.module and node.module.split(".")[0] not in ("tools", "tests")
+        elif isinstance(node, ast.Import):
+            assert not {alias.name.split(".")[0] for alias in node.names} & {"tools", "tests"}
 
 
-@pytest.mark.parametrize("name", stages())
-def test_dependencies_cover_imports(name: str) -> None:
-    stage = stages()[name]
-    declared = {ROOT / dependency for dependency in stage["deps"]}
-    missing = {path for path in imported(module_of(stage), set()) if not {path, *path.parents} & declared}
-    watched = ROOT / yaml.safe_load((ROOT / "params.yaml").read_text())["data"]["watch"]
-    if "${data.watch}" in stage["deps"]:
-        missing = {path for path in missing if watched not in path.parents}
-    assert not missing, sorted(str(path.relative_to(ROOT)) for path in missing)
+def test_stages_of_dvc_are_those_that_are_told_of_their_code() -> None:
+    told = stage_configs(resolve(shipped()))
+    assert {name.replace("@", "_") for name in stages()} == {"configure", *told}
+    assert all(config["code"] for config in told.values())
 
 
 @pytest.mark.parametrize("name", stages())
@@ -129,12 +121,6 @@ def test_nothing_is_listed_only_at_the_top() -> None:
     for plot in PIPELINE.get("plots", []):
         for path in plot if isinstance(plot, dict) else [plot]:
             assert any(path.startswith(output) for output in made), path
-
-
-def test_only_evaluate_and_report_touch_ground_truth() -> None:
-    module = ROOT / "pipeline/data/ground_truth.py"
-    readers = {name.split("@")[0] for name, stage in stages().items() if module in imported(module_of(stage), set())}
-    assert readers == {"evaluate", "report"}
 
 
 def test_ignored_by_dvc_and_quiet() -> None:

@@ -1,0 +1,211 @@
+"""A folder of photographs and a table of tags; whatever is wrong is told at once, with file and line."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+
+from tests.support.sources import (
+    SPLIT_HEADER,
+    folder,
+    ground_truth,
+    notes,
+    photo,
+    photos,
+    prepare,
+    refusal,
+    table,
+    tags_of,
+)
+
+pytestmark = pytest.mark.usefixtures("empty_folder")
+
+
+def test_folder_becomes_a_manifest() -> None:
+    photo("val/b.jpg", size=(5, 7))
+    photo("a 1.png", size=(9, 3))
+    table("val/b.jpg,dog|cat,val", "a 1.png,cat,train", header=SPLIT_HEADER)
+    manifest = prepare(folder())
+    assert manifest.classes == ("cat", "dog")
+    first, second = manifest.records  # train comes first
+    assert (first.id, first.split, first.image, first.size, first.tags) == (
+        "a 1",
+        "train",
+        "a 1.png",
+        (3, 9),
+        ("cat",),
+    )
+    assert (second.id, second.image, second.size) == ("val__b", "val/b.jpg", (7, 5))
+    assert second.tags == ("cat", "dog") and len(second.sha256) == 64 and second.sha256 != first.sha256
+    assert ground_truth() == {"masks": {}, "label_map": None}
+    assert notes() == "no train image has these classes, so they cannot be learned: dog"
+
+
+def test_names_of_any_script_work() -> None:
+    names = ["猫 写真.png", "ü/é — ñ.jpg", "a.b.c.png", "-dash.png", "#1 'x' \"y\".png"]
+    photos(*names)
+    lines = io.StringIO()
+    csv.writer(lines).writerows([name, "кошка|犬", "train" if name[0] == "a" else "val"] for name in names)
+    table(lines.getvalue(), header=SPLIT_HEADER)
+    manifest = prepare(folder())
+    assert sorted(record.image for record in manifest.records) == sorted(names)
+    assert {"猫 写真", "ü__é — ñ", "a.b.c"} <= set(tags_of(manifest))
+    assert manifest.classes == ("кошка", "犬")
+
+
+def test_tags_outside_the_chosen_classes_become_background() -> None:
+    photos("a.jpg", "b.jpg", "c.jpg")
+    table("a.jpg,cat|dog,train", "b.jpg,cat,val", "c.jpg,dog,val", header=SPLIT_HEADER)
+    manifest = prepare(folder(classes=["cat"]))
+    assert manifest.classes == ("cat",)
+    assert tags_of(manifest) == {"a": ("cat",), "b": ("cat",), "c": ()}
+    assert "count as background (images): dog (2)" in notes()
+
+
+def test_classes_keep_the_given_order() -> None:
+    photos("a.jpg", "b.jpg")
+    table("a.jpg,cat|dog,train", "b.jpg,cat,val", header=SPLIT_HEADER)
+    manifest = prepare(folder(classes=["dog", "cat"]))
+    assert manifest.classes == ("dog", "cat") and manifest.records[0].tags == ("dog", "cat")
+
+
+def test_split_by_hash_depends_on_the_id_alone() -> None:
+    names = [f"{index}.jpg" for index in range(200)]
+    photos(*names)
+    table(*(f"{name},cat" for name in names))
+    splits = {record.id: record.split for record in prepare(folder(val_share=0.25)).records}
+    table(*(f"{name},cat" for name in reversed(names[50:])))
+    again = {record.id: record.split for record in prepare(folder(val_share=0.25)).records}
+    assert again == {identity: splits[identity] for identity in again}
+    assert 30 <= list(splits.values()).count("val") <= 70
+
+
+def test_images_and_masks_lie_in_their_folders() -> None:
+    photos("jpg/x/a.jpg", "jpg/b.jpg")
+    photo("png/x/a.png")
+    table("x/a.jpg,cat,train", "./b.jpg,cat,val", header=SPLIT_HEADER)
+    manifest = prepare(folder(images="jpg", masks="./png"))
+    assert [record.image for record in manifest.records] == ["jpg/x/a.jpg", "jpg/b.jpg"]
+    assert ground_truth()["masks"] == {"x__a": "png/x/a.png"}
+    assert "1 of 2 images have no mask" in notes()
+
+
+def test_masks_are_not_opened() -> None:
+    photos("a.jpg", "b.jpg")
+    Path("photos/masks").mkdir()
+    Path("photos/masks/a.png").write_text("no mask at all")
+    table("a.jpg,cat,train", "b.jpg,cat,val", header=SPLIT_HEADER)
+    prepare(folder(masks="masks"))
+    assert ground_truth()["masks"] == {"a": "masks/a.png"}
+
+
+def test_limit_keeps_the_first_of_each_split() -> None:
+    photos(*(f"{name}.jpg" for name in "abcdef"))
+    lines = [f"{name}.jpg,{'dog' if name > 'd' else 'cat'},{'val' if name in 'be' else 'train'}" for name in "abcdef"]
+    table(*lines, header=SPLIT_HEADER)
+    manifest = prepare(folder(limit=1))
+    assert [record.id for record in manifest.records] == ["a", "b"]
+    assert manifest.classes == ("cat", "dog")  # the label order does not depend on the limit
+
+
+def test_symbolic_links_inside_the_root_are_fine() -> None:
+    photos("real/a.jpg", "b.jpg")
+    Path("photos/link.jpg").symlink_to("real/a.jpg")
+    table("link.jpg,cat,train", "b.jpg,cat,val", header=SPLIT_HEADER)
+    assert len(prepare(folder()).records) == 2
+
+
+def test_all_problems_are_told_at_once_with_file_and_line() -> None:
+    photos("good.jpg", "twice.jpg", "same.png", "same.jpg", "d/e.jpg", "d__e.jpg", "../outside.jpg")
+    Path("photos/text.jpg").write_text("no photograph")
+    Path("photos/link.jpg").symlink_to("../outside.jpg")
+    Path("photos/ring.jpg").symlink_to("ring.jpg")
+    lines = [
+        "good.jpg,cat,train",
+        "missing.jpg,cat,train",
+        "../outside.jpg,cat,train",
+        "/etc/hostname,cat,train",
+        "link.jpg,cat,train",
+        "twice.jpg,cat,train",
+        "twice.jpg,dog,train",
+        "same.png,cat,val",
+        "same.jpg,cat,val",
+        "d/e.jpg,cat,train",
+        "d__e.jpg,cat,train",
+        "text.jpg,cat,val",
+        "good.jpg,cat,val",
+        "x.jpg,cat,test",
+        "x.jpg,c\tat,train",
+        "x.jpg,cat",
+        "x.jpg,cat,dog,train",
+        ",cat,train",
+        "d/../good.jpg,cat,train",
+        "ring.jpg,cat,train",
+        "d\\e.jpg,cat,train",
+        f"{'n' * 300}.jpg,cat,train",
+    ]
+    table(*lines, header=SPLIT_HEADER)
+    with Path("photos/tags.csv").open("ab") as handle:
+        handle.write(b"caf\xe9.jpg,cat,train\n")
+    message = refusal(folder(classes=["cat", "zebra"]))
+    expected = {
+        3: "image photos/missing.jpg not found",
+        4: "leads out of photos",
+        5: "'/etc/hostname' leads out of photos",
+        6: "'./link.jpg' leads out of photos",
+        8: "'twice.jpg' stands in line 7 with other labels or another split",
+        10: "'same.jpg' and 'same.png' (line 9) have the same id 'same'",
+        12: "'d__e.jpg' and 'd/e.jpg' (line 11) have the same id 'd__e'",
+        14: "'good.jpg' stands in line 2 with other labels or another split",
+        15: "split 'test' is not one of train, val",
+        16: "'c\\tat' holds a control character",
+        17: "2 fields where the header has 3",
+        18: "4 fields where the header has 3; labels are separated by |",
+        19: "the image name is empty",
+        20: "'d/../good.jpg' holds '..'",
+        21: "",
+        22: "folders are separated by /",
+        23: "",
+        24: "byte 0xe9 is not UTF-8",
+    }
+    for line, words in expected.items():
+        found = [row for row in message.splitlines() if f"photos/tags.csv, line {line}: " in row]
+        assert len(found) == 1 and words in found[0], (line, words, found)
+    assert "no image in photos/tags.csv has the label 'zebra' (labels there: cat" in message
+    assert "photos/text.jpg: is no image" in message
+    assert message.count("\n  - ") == len(expected) + 2
+
+
+def test_tables_that_cannot_be_used_at_all() -> None:
+    assert "photos/tags.csv: cannot be read (No such file" in refusal(folder())
+    Path("photos/tags.csv").write_bytes(b"")
+    assert "is empty; its first line is image,labels" in refusal(folder())
+    table()
+    assert "has a header but no rows" in refusal(folder())
+    Path("photos/tags.csv").write_text("image,labels\na.jpg,cat\n", encoding="utf-16")
+    assert "is UTF-16; save it as CSV UTF-8" in refusal(folder())
+    table("a.jpg,cat")
+    assert "data.folder.images: photos/pictures is no folder" in refusal(folder(images="pictures"))
+    assert "leads out of photos" in refusal(folder(images="../photos/.."))
+    assert "data.root = elsewhere: no such folder" in refusal(folder(root="elsewhere"))
+
+
+def test_mask_folders_that_cannot_be_used() -> None:
+    photos("a.jpg", "b.jpg", "empty/x.png")
+    table("a.jpg,cat,train", "b.jpg,cat,val", header=SPLIT_HEADER)
+    assert "data.folder.masks: photos/masks is no folder" in refusal(folder(masks="masks"))
+    assert "empty/b.png and all other masks are missing" in refusal(folder(masks="empty"))
+    Path("photos/empty/a.png").symlink_to("/etc/hostname")
+    assert "'empty/a.png' leads out of photos" in refusal(folder(masks="empty"))
+
+
+def test_empty_splits_are_refused() -> None:
+    photos("a.jpg")
+    table("a.jpg,cat")
+    message = refusal(folder())
+    assert "none of the 1 images is in the split" in message and "data.folder.val_share = 0.5" in message
+    table("a.jpg,cat,train", header=SPLIT_HEADER)
+    assert "none of the 1 images is in the split val" in refusal(folder())
