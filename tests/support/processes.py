@@ -16,7 +16,7 @@ FORK = multiprocessing.get_context("fork")
 
 
 class Ended(NamedTuple):
-    """How a process ended: its exit status (minus the signal that killed it), and what its job gave if it ended well."""
+    """How a process ended: its exit status (minus the signal that killed it); what its job gave, if it ended well."""
 
     status: int
     value: Any
