@@ -13,13 +13,13 @@ from tests.support import ROOT
 ORDER = (
     "labels",
     "precision",
+    "kernels",
     "schedules",
     "kernels",
     "maps",
     "knobs",
     "registry",
     "build",
-    "*.knobs",
     "networks",
     "segmenters",
     "localizer",
@@ -38,7 +38,7 @@ ORDER = (
 )
 """Modules and folders of `models/` from the ground up; each may import what stands before it.
 
-`*.knobs` and `*.task` are the files of that name in all folders; such a file may import those of earlier folders too.
+`*.task` are the files `task.py` of all folders, which may import those of earlier folders too.
 """
 
 FILES = {
@@ -59,13 +59,12 @@ def imports(path: Path) -> Iterator[str]:
 def place(module: str) -> tuple[int, int]:
     """Where a module stands: its place in the order, and that of its folder."""
     _, room, *inside = module.split(".")
-    layer = f"*.{inside[0]}" if inside in (["knobs"], ["task"]) else room
-    return ORDER.index(layer), ORDER.index(room)
+    return ORDER.index("*.task" if inside == ["task"] else room), ORDER.index(room)
 
 
 def test_every_room_has_its_place() -> None:
     rooms = {module.split(".")[1] for module in FILES if module != "models"}
-    assert rooms == {name for name in ORDER if not name.startswith("*")}
+    assert rooms == set(ORDER) - {"*.task"}
     assert len(set(ORDER)) == len(ORDER)
 
 

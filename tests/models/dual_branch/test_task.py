@@ -150,10 +150,10 @@ def test_killed_training_continues_to_the_same_bytes(project: Path, monkeypatch:
 
 
 def test_each_branch_has_an_optimiser_of_its_own(trainings: Trainings) -> None:
-    found = trainings(localizer__optimisation__lr=0.0005)
+    found = trainings(localizer__optimisation__lr=0.0005, localizer__dual_branch__rates__lr=0.004)
     main, branch = found.checkpoint()["optimisers"]
     assert [group["base_lr"] for group in main["param_groups"]] == [0.0005, pytest.approx(0.005)]
-    assert [group["base_lr"] for group in branch["param_groups"]] == [0.005, 0.05], "the compact preset's 0.005"
+    assert [group["base_lr"] for group in branch["param_groups"]] == [0.004, 0.04]
     assert "betas" in main["param_groups"][0] and "momentum" in branch["param_groups"][0]
     learning = sum(parameter.requires_grad for parameter in compact_task().network.parameters())
     assert learning == sum(len(group["params"]) for one in (main, branch) for group in one["param_groups"])
