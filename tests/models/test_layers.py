@@ -15,7 +15,6 @@ ORDER = (
     "precision",
     "kernels",
     "schedules",
-    "kernels",
     "maps",
     "knobs",
     "registry",
