@@ -47,7 +47,7 @@ def config_class(stage: str) -> type[Knobs]:
     """What a stage reads its knobs with, by the name of its file below `data/config`."""
     name = "evaluate" if stage.startswith("evaluate_") else stage
     words = "".join(word.capitalize() for word in name.split("_"))
-    module = import_module(f"pipeline.{name}" + (".__main__" if name == "report" else ""))
+    module = import_module(f"pipeline.{name}" + (".finished" if name == "report" else ""))
     found: type[Knobs] = getattr(module, f"{words}Config")
     return found
 

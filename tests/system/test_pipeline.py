@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import chdir
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipeline import configure
 from pipeline.run.files import sha256
+from pipeline.scoring.artefacts import ARTEFACTS
 from pipeline.scoring.records import read_scores
+from tests.support import stages
+from tests.support.knobs import set_knobs
+from tests.support.processes import forked
 from tools import study
 from tools.compare import study_runs, study_table
 from tools.smoke import commit, copy_repository, run
@@ -31,7 +38,17 @@ AFTER_PREPARE = (
     "make_masks",
     "train_segmenter",
 )
-ARTEFACTS = ("seeds", "refined", "masks", "segmenter")
+LIGHT = ("prepare_data", "make_masks", "evaluate", "report")
+SMALL = {
+    "method": "irn",
+    "data.scenes.train": 8,
+    "data.scenes.val": 4,
+    "classifier.optimisation.epochs": 2,
+    "affinity.optimisation.epochs": 1,
+    "segmenter.optimisation.epochs": 1,
+    "report.gallery": 2,
+}
+"""A method in which every stage but one has something to do, as small as can be."""
 
 
 def digests(folder: Path, *names: str) -> dict[str, str]:
@@ -40,9 +57,27 @@ def digests(folder: Path, *names: str) -> dict[str, str]:
     return {str(path.relative_to(folder)): sha256(path) for path in files}
 
 
-def stage(folder: Path, name: str, *arguments: str) -> str:
-    """Run a stage without DVC."""
-    return run(sys.executable, "-m", f"pipeline.{name}", *arguments, cwd=folder, quiet=True)
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Equal bits need an equal number of threads; forks have one."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")
+        yield
+
+
+def stage(folder: Path, name: str, *arguments: str) -> None:
+    """Run a stage without DVC, in a fork."""
+
+    def work() -> None:
+        sys.argv = [name, *arguments]
+        if name == "configure":
+            configure.main()
+        else:
+            module = import_module(f"pipeline.{name}" + (".__main__" if name == "report" else ""))
+            (stages.run_light if name in LIGHT else stages.run)(module)
+
+    with chdir(folder):
+        assert forked(work).status == 0, name
 
 
 def metrics(folder: Path, name: str) -> dict[str, Any]:
@@ -59,11 +94,7 @@ def ran(output: str) -> set[str]:
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh clone, small, run to the end by `dvc repro`."""
     folder = copy_repository(tmp_path_factory.mktemp("project"))
-    params = (folder / "params.yaml").read_text()
-    for knob, (old, new) in {"train": (320, 8), "val": (100, 4), "gallery": (12, 2)}.items():
-        assert f"{knob}: {old} " in params, f"the shipped {knob} has changed: mend this test"
-        params = params.replace(f"{knob}: {old} ", f"{knob}: {new} ")
-    (folder / "params.yaml").write_text(params)
+    set_knobs(folder / "params.yaml", SMALL)
     run("dvc", "repro", cwd=folder, quiet=True)
     commit(folder, "first run")
     return folder
@@ -106,7 +137,8 @@ def test_second_repro_runs_nothing(project: Path) -> None:
 def test_threshold_none_trains_no_classifier_and_extracts_nothing(project: Path) -> None:
     output = run("dvc", "exp", "run", "-S", "bg_thresh=none", "-n", "no-threshold", cwd=project, quiet=True)
     assert {"configure", "make_masks", "evaluate@seeds", "evaluate@masks", "train_segmenter", "report"} <= ran(output)
-    assert not ran(output) & {"prepare_data", "train_classifier", "train_localizer", "extract_cams", "refine_cams"}
+    before = {"prepare_data", "train_classifier", "train_localizer", "extract_cams", "train_affinity", "refine_cams"}
+    assert not ran(output) & before
     assert metrics(project, "masks")["protocol"]["bg_thresh"] == "none"
     difference = run("dvc", "metrics", "diff", "HEAD", "no-threshold", cwd=project, quiet=True)
     assert "metrics/seeds.json" in difference and "miou" in difference
@@ -128,7 +160,7 @@ def test_study_runs_experiments_in_temporary_copies(project: Path, monkeypatch: 
     study.keep_metrics(commit_of_run, kept, artefacts)
     assert read_scores(kept, "masks", "")["protocol"]["bg_thresh"] == "otsu"
     assert digests(project, "data/masks") == before, "the workspace is left alone"
-    assert "| cam | otsu | 1 |" in study_table(study_runs(Path("metrics/studies/rules")))
+    assert "| irn | otsu | 1 |" in study_table(study_runs(Path("metrics/studies/rules")))
     shutil.rmtree("metrics/studies")
 
 
@@ -154,17 +186,17 @@ def without_masks(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def test_evaluate_alone_reads_masks_and_same_seed_gives_same_bytes(project: Path, without_masks: Path) -> None:
     for name in AFTER_PREPARE:
         stage(without_masks, name)
-    made = ("data/classifier", "data/localizer", "data/seeds", "data/refined", "data/masks", "data/segmenter")
+    made = [
+        f"data/{name}" for name in ("classifier", "localizer", "seeds", "affinity", "refined", "masks", "segmenter")
+    ]
     assert digests(without_masks, *made) == digests(project, *made)
     with pytest.raises(subprocess.CalledProcessError) as caught:
-        stage(without_masks, "evaluate", "seeds")
+        run(sys.executable, "-m", "pipeline.evaluate", "seeds", cwd=without_masks, quiet=True)
     assert "ground_truth.json" in caught.value.stderr and "Traceback" not in caught.value.stderr
 
 
 def test_killed_training_continues_to_the_same_bytes(project: Path, without_masks: Path) -> None:
-    params = project / "params.yaml"
-    original = params.read_text()
-    params.write_text(original.replace("seed: 0 ", "seed: 7 ", 1))
+    set_knobs(project / "params.yaml", {"seed": 7})
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     command = ["dvc", "repro", "train_classifier"]
     process = subprocess.Popen(command, cwd=project, env=os.environ | {"PATH": path}, start_new_session=True)
@@ -182,8 +214,7 @@ def test_killed_training_continues_to_the_same_bytes(project: Path, without_mask
     shutil.copytree(project / "data/config", without_masks / "data/config", dirs_exist_ok=True)
     stage(without_masks, "train_classifier")
     assert digests(project, "data/classifier") == digests(without_masks, "data/classifier")
-    params.write_text(original)
-    run("dvc", "repro", cwd=project, quiet=True)
+    run("git", "checkout", "-q", ".", cwd=project)
 
 
 def test_folder_of_photographs_without_masks(project: Path, tmp_path: Path) -> None:
@@ -194,16 +225,9 @@ def test_folder_of_photographs_without_masks(project: Path, tmp_path: Path) -> N
     (photographs / "labels.csv").write_text(
         "\ufeffimage,labels,split\r\n" + "\r\n".join(lines) + "\r\n", encoding="utf-8"
     )
-    text = (folder / "params.yaml").read_text()
-    changes = {"name: scenes ": "name: folder ", "root: none ": f"root: {photographs} ", "gallery: 12": "gallery: 2"}
-    for old, new in changes.items():
-        assert old in text
-        text = text.replace(old, new, 1)
-    epochs = "    epochs: preset "
-    assert text.count(epochs) == 4
-    before, localizer, after = re.split(r"(?=# --- train_localizer)|(?=# --- extract_cams)", text)
-    text = before.replace(epochs, "    epochs: 1 ") + localizer + after.replace(epochs, "    epochs: 1 ")
-    (folder / "params.yaml").write_text(text)
+    trainings = ("classifier", "segmenter")
+    knobs = {"data.name": "folder", "data.root": str(photographs), "report.gallery": 2}
+    set_knobs(folder / "params.yaml", knobs | {f"{name}.optimisation.epochs": 1 for name in trainings})
     for name in ("configure", "prepare_data", *AFTER_PREPARE):
         stage(folder, name)
     for name in ARTEFACTS:
@@ -215,3 +239,34 @@ def test_folder_of_photographs_without_masks(project: Path, tmp_path: Path) -> N
         stage(folder, "evaluate", name)
     stage(folder, "report")
     assert "no masks" in (folder / "metrics/report/index.html").read_text().lower()
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    """Replace a text that stands once in a file."""
+    text = path.read_text(encoding="utf-8")
+    assert text.count(old) == 1, f"{path} has changed: mend this test"
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def test_an_edit_runs_what_uses_the_code(project: Path) -> None:
+    run("git", "checkout", "-q", ".", cwd=project)
+    walk = project / "models/refine/walk.py"
+    edit(walk, '"""Random walk of class scores', '"""Another word. Random walk of class scores')
+    assert ran(run("dvc", "repro", cwd=project, quiet=True)) == {"configure"}, "a docstring is no code"
+
+    edit(walk, "degree = torch.ones(batch", "degree = 2 * torch.ones(batch")
+    status = run(sys.executable, "-m", "tools.status", cwd=project, quiet=True).splitlines()
+    assert "refine_cams: code of this stage changed" in status
+    assert "evaluate@refined: code of refine_cams changed" in status
+    assert not [line for line in status if line.startswith(("train_affinity", "extract_cams", "evaluate@seeds"))]
+    after = ran(run("dvc", "repro", "make_masks", "evaluate@refined", "evaluate@seeds", cwd=project, quiet=True))
+    assert after == {"refine_cams", "make_masks", "evaluate@refined"}, "status has run configure"
+
+
+def test_an_edit_of_another_method_runs_configure_alone(project: Path) -> None:
+    tiny = {"localizer.toco.crop": 32, "localizer.toco.decoder_width": 8, "localizer.optimisation.epochs": 1}
+    set_knobs(project / "params.yaml", {"method": "toco"} | tiny)
+    first = ran(run("dvc", "repro", "train_localizer", cwd=project, quiet=True))
+    assert first == {"configure", "train_classifier", "train_localizer"}
+    edit(project / "models/bao/network.py", "import torch\n", "import torch\n\nADDED = 1\n")
+    assert ran(run("dvc", "repro", "train_localizer", cwd=project, quiet=True)) == {"configure"}
