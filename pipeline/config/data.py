@@ -55,7 +55,7 @@ class DataKnobs(Knobs):
         "all", "all, or a list: the other classes become background"
     )
     limit: Annotated[Count | None, Maybe] = knob(None, "at most this many images of each split")
-    max_megapixels: Positive = knob(60, "larger images are refused before they are decoded")
+    max_megapixels: Positive = knob(60.0, "larger images are refused before they are decoded")
     scenes: ScenesData = ScenesData()
     voc2012: VocData = VocData()
     folder: FolderData = FolderData()
