@@ -135,7 +135,7 @@ def test_two_processes_write_the_same_store(copy: Path, whole: list[str], monkey
 
 def test_knob_processes_starts_torchrun(copy: Path) -> None:
     write_runtime(copy, root="photographs", processes=2)
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "pipeline.extract_cams"]
     done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import chdir
 from importlib import import_module
 from pathlib import Path
@@ -55,14 +54,6 @@ def digests(folder: Path, *names: str) -> dict[str, str]:
     """Hash of every file below some folders."""
     files = sorted(path for name in names for path in (folder / name).rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): sha256(path) for path in files}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Equal bits need an equal number of threads; forks have one."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setenv("OMP_NUM_THREADS", "1")
-        yield
 
 
 def stage(folder: Path, name: str, *arguments: str) -> None:
