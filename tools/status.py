@@ -1,7 +1,8 @@
 """Which stages would run, and why: which change of knob, code or data.
 
 `python -m tools.status` (or `make status`) runs `configure` (seconds), asks `dvc status`, and compares what a stage is
-told now with what it was told when it last ran. A stage runs too when one before it writes something else.
+told now with what it was told when it last ran. A stage runs too when one before it writes something else. DVC's lock
+file and git stay as they are.
 """
 
 from __future__ import annotations
@@ -14,19 +15,25 @@ from typing import Any
 
 import yaml
 
+from pipeline import configure
 from pipeline.run.errors import UserError
 from pipeline.run.stage import run_stage
 from pipeline.run.told import CONFIG
 
-CACHE = Path(".dvc/cache/files/md5")
+CACHE, LOCK = Path(".dvc/cache/files/md5"), Path("dvc.lock")
 Json = dict[str, Any]
 
 
 def main() -> None:
     """Print one line for each stage that would run."""
-    dvc("repro", "configure")
+    configure.main()
     changed: dict[str, list[Any]] = json.loads(dvc("status", "--json") or "{}")
-    reasons = {stage: list(own_reasons(stage, items)) for stage, items in changed.items() if stage != "configure"}
+    stages = recorded()
+    reasons = {
+        stage: list(own_reasons(stage, items)) if stage in stages else []
+        for stage, items in changed.items()
+        if stage != "configure"
+    }
     if not reasons:
         print("nothing would run: every stage's knobs, code and data are those of its last run")
         return
@@ -74,10 +81,15 @@ def told_differences(stage: str, path: str) -> Iterator[str]:
                 yield f"{name}: {old.get(name, 'unset')} -> {new.get(name, 'unset')}"
 
 
+def recorded() -> Json:
+    """What DVC keeps of the last run of every stage, by its name; nothing where none has run."""
+    stages: Json = yaml.safe_load(LOCK.read_text(encoding="utf-8"))["stages"] if LOCK.exists() else {}
+    return stages
+
+
 def last_told(stage: str, path: str) -> Json | None:
     """What a stage was told when it last ran, from DVC's cache."""
-    lock = yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8"))
-    for dependency in lock["stages"].get(stage, {}).get("deps", []):
+    for dependency in recorded().get(stage, {}).get("deps", []):
         if dependency["path"] == path:
             digest: str = dependency["md5"]
             cached = CACHE / digest[:2] / digest[2:]
@@ -96,7 +108,7 @@ def leaves(tree: Mapping[str, Any], prefix: str = "") -> Json:
 
 def downstream(stages: set[str]) -> set[str]:
     """Stages that read what some stages write, at any distance."""
-    lock = yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8"))["stages"]
+    lock = recorded()
     found: set[str] = set()
     waiting = list(stages)
     while waiting:

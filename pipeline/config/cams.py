@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     BeforeValidator,
     Field,
@@ -22,6 +21,7 @@ from pydantic import (
 from models.knobs import Count, Knobs, Maybe, Scales, Side, knob
 from models.propagation.rule import RuleKnobs
 from models.propagation.rules import load_rule, rule_module, rule_names
+from pipeline.config.yaml_text import parsed
 
 RULE_TEXT = r"^[a-z0-9_]+(:[a-z0-9_]+=[\w.:-]+(,[a-z0-9_]+=[\w.:-]+)*)?$"
 RuleText = Annotated[str, Field(pattern=RULE_TEXT, max_length=100, examples=["adcam:gamma=0"])]
@@ -62,10 +62,12 @@ class CamsKnobs(Knobs):
         """Groups named after rules become `rule_knobs`."""
         if not isinstance(values, dict):
             return values
+        if values.get("rule_knobs", {}) != {}:
+            raise ValueError("rule_knobs: knobs of a rule are set in the group `cams.<rule>`")
         names = rule_names()
         groups = {key: value or {} for key, value in values.items() if key in names}
         others = {key: value for key, value in values.items() if key not in names}
-        return others | {"rule_knobs": values.get("rule_knobs", {}) | groups}
+        return others | {"rule_knobs": groups}
 
     @model_serializer(mode="wrap")
     def _spread_groups(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -94,7 +96,7 @@ class CamsKnobs(Knobs):
         """
         name, _, changes = text.partition(":")
         pairs = (change.split("=", 1) for change in changes.split(",") if change)
-        own = {key: yaml.safe_load(value) for key, value in pairs}
+        own = {key: parsed(value) for key, value in pairs}
         where = f"cams.rules: {text!r}" if own else "cams.rules"
         return name, _rule_knobs(name, self.rule_knobs.get(name, {}) | own, where)
 

@@ -6,12 +6,12 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from pipeline.config.explain import explain
 from pipeline.config.params import Params
 from pipeline.config.presets import PROFILES, Layer, Tree, defaults, given, layers, merge, methods
+from pipeline.config.yaml_text import YAMLError, parsed
 from pipeline.run.errors import UserError, listed
 
 
@@ -60,10 +60,10 @@ def read_params(path: Path = Path("params.yaml")) -> Any:
         UserError: the file is missing or is not YAML.
     """
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return parsed(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path} not found; run from the root of the repository") from error
-    except yaml.YAMLError as error:
+    except YAMLError as error:
         raise UserError(f"{path} is not readable YAML: {error}") from error
 
 

@@ -11,10 +11,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
 from pydantic_core import PydanticUndefined
 
 from models.knobs import Knobs
+from pipeline.config.yaml_text import parsed
 
 PRESETS = Path(__file__).parents[1] / "presets"
 PROFILES = ("compact", "paper")
@@ -31,7 +31,7 @@ class Layer(NamedTuple):
 @cache
 def _files() -> dict[str, Tree]:
     """The preset files by name."""
-    return {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(PRESETS.glob("*.yaml"))}
+    return {path.stem: parsed(path.read_text(encoding="utf-8")) for path in sorted(PRESETS.glob("*.yaml"))}
 
 
 @cache

@@ -83,13 +83,14 @@ def stage_entries(params: Params) -> dict[str, list[Any]]:
     localizer = [*classifier, *_localizer_entries(params)]
     rules, training = params.cams.modules(), params.training
     affinity = _built(params.affinity.network, params.affinity.backbone)
+    labels = [AFFINITIES[params.affinity.network]] if params.affinity.network in AFFINITIES else []
     own_segmenter = SEGMENTERS.get(params.segmenter.network)
     return {
         "prepare_data": [f"pipeline.data.sources.{params.data.name}"],
         "train_classifier": classifier,
         "train_localizer": [*localizer, *([training] if training else []), *(rules if _map_scales(params) else [])],
         "extract_cams": [*localizer, *rules],
-        "train_affinity": affinity,
+        "train_affinity": [*affinity, *labels],
         "refine_cams": affinity,
         "train_segmenter": [own_segmenter] if own_segmenter else localizer,
     }

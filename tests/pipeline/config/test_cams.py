@@ -134,3 +134,12 @@ def test_a_new_rule_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(ValidationError, match="factor: Input should be greater than 0"):
         cams("scaled2:factor=0")
     del sys.modules[f"{rules.__name__}.scaled2"]
+
+
+def test_small_numbers_in_an_entry_are_numbers() -> None:
+    assert given(cams("adcam"), "adcam:tau=1e-5")["tau"] == 1e-5
+
+
+def test_knobs_of_rules_are_set_in_groups_alone() -> None:
+    with pytest.raises(ValidationError, match=r"rule_knobs: .*cams\.<rule>"):
+        cams(rule_knobs={"adcam": {"gamma": 0}})

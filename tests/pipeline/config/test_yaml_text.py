@@ -1,0 +1,38 @@
+"""YAML is read as DVC reads and writes it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dvc.utils.hydra import apply_overrides
+from dvc.utils.serialize import load_yaml
+
+from pipeline.config.load import load_params, read_params
+from pipeline.config.params import Params
+from pipeline.config.yaml_text import YAMLError, parsed
+from tests.support.knobs import SHIPPED, leaves
+
+
+@pytest.mark.parametrize(
+    ("setting", "name", "value"),
+    [
+        ("+classifier.optimisation.lr=0.00001", "classifier.optimisation.lr", 1e-5),
+        ("bg_thresh=1e-5", "bg_thresh", 1e-5),
+        ("data.classes=[on,no]", "data.classes", ["on", "no"]),
+        ("data.root=12:30", "data.root", "12:30"),
+    ],
+)
+def test_what_dvc_writes_is_read_as_it_was_given(tmp_path: Path, setting: str, name: str, value: Any) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(SHIPPED.read_text(encoding="utf-8"), encoding="utf-8")
+    apply_overrides(path, [setting])
+    assert read_params(path) == load_yaml(path)
+    params: Params = load_params(path)
+    assert leaves(params.model_dump(mode="json"))[name] == value
+
+
+def test_key_that_stands_twice_is_refused() -> None:
+    with pytest.raises(YAMLError, match="duplicate key"):
+        parsed("seed: 1\nseed: 2\n")
