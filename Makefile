@@ -40,7 +40,7 @@ status: setup  ## which stages would run, and which change of knob, code or data
 	@python -m tools.status
 
 experiments: setup  ## all experiments and what differs between them, in 160 columns
-	@DVC_PAGER=cat dvc exp show --only-changed --drop '(data|metrics)/[^:]*$$|.*:(foreground_miou|over_activation|precision|recall)$$'
+	@python -m tools.experiments
 
 smoke: setup  ## the whole chain through DVC on a dozen scenes, in a copy: make smoke METHOD=cam
 	python -m tools.smoke $(METHOD)

@@ -50,7 +50,7 @@ def imported(modules: Iterable[str]) -> set[Path]:
         path = waiting.pop()
         if path not in found and path != ROOT / TABLES:
             found.add(path)
-            waiting += _imports(path.read_text(encoding="utf-8"), ROOT)
+            waiting += _imports(path.read_text(encoding="utf-8"), str(path), ROOT)
     return found | {template for folder in {path.parent for path in found} for template in folder.glob(TEMPLATES)}
 
 
@@ -64,10 +64,14 @@ def _files(name: str, root: Path) -> list[Path]:
 
 
 @cache
-def _imports(text: str, root: Path) -> frozenset[Path]:
-    """Files of the modules that a module's text imports; of `from a import b` both `a` and `a.b`."""
+def _imports(text: str, name: str, root: Path) -> frozenset[Path]:
+    """Files of the modules that a module's text imports; of `from a import b` both `a` and `a.b`.
+
+    Raises:
+        SyntaxError: the text is no Python; it names the module's file, `name`.
+    """
     names: set[str] = set()
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(ast.parse(text, name)):
         if isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Import):
