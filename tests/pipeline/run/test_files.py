@@ -1,0 +1,68 @@
+"""Files that no reader sees half of, and paths that stay below their root."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.run.errors import UserError, listed
+from pipeline.run.files import inside, new_folder, read_json, write_atomic, write_json
+
+
+def test_json_has_the_same_bytes_for_the_same_content(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"b": 1, "a": "ü"})
+    write_json(tmp_path / "b.json", {"a": "ü", "b": 1})
+    assert (
+        (tmp_path / "a.json").read_bytes()
+        == (tmp_path / "b.json").read_bytes()
+        == b'{\n  "a": "\xc3\xbc",\n  "b": 1\n}\n'
+    )
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", float("nan"))
+    assert read_json(tmp_path / "a.json", "configure") == {"a": "ü", "b": 1}
+
+
+def test_failed_writing_leaves_the_former_file(tmp_path: Path) -> None:
+    def fail(temporary: Path) -> None:
+        temporary.write_text("half")
+        raise RuntimeError
+
+    (tmp_path / "file").write_text("former")
+    with pytest.raises(RuntimeError):
+        write_atomic(tmp_path / "file", fail)
+    assert (tmp_path / "file").read_text() == "former" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_failed_block_leaves_the_former_folder(tmp_path: Path) -> None:
+    with new_folder(tmp_path / "folder") as folder:
+        (folder / "first").touch()
+    with pytest.raises(RuntimeError), new_folder(tmp_path / "folder") as folder:
+        (folder / "second").touch()
+        raise RuntimeError
+    assert [path.name for path in tmp_path.rglob("*")] == ["folder", "first"]
+    with new_folder(tmp_path / "folder") as folder:
+        (folder / "third").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["folder", "third"]
+
+
+@pytest.mark.parametrize("text", ["{", "\xff"])
+def test_missing_and_damaged_json_name_the_stage(tmp_path: Path, text: str) -> None:
+    with pytest.raises(UserError, match="dvc repro extract_cams"):
+        read_json(tmp_path / "a.json", "extract_cams")
+    (tmp_path / "a.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(UserError, match=r"is damaged .* `dvc repro --force extract_cams`"):
+        read_json(tmp_path / "a.json", "extract_cams")
+
+
+@pytest.mark.parametrize("path", ["../x", "/etc/hostname", "a/../../x", "link", "\0"])
+def test_paths_stay_below_their_root(tmp_path: Path, path: str) -> None:
+    (tmp_path / "link").symlink_to("/etc/hostname")
+    assert inside(tmp_path, "a/b") == tmp_path / "a/b"
+    with pytest.raises(UserError):
+        inside(tmp_path, path)
+
+
+def test_long_lists_are_cut() -> None:
+    assert listed(["a", "b"]) == "  - a\n  - b"
+    assert listed(["a", "b", "c"], limit=1) == "  - a\n  ... and 2 more"

