@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from torch import Tensor
 
 from pipeline import train_localizer
@@ -102,18 +101,13 @@ def continued_equals_whole(
     Returns:
         These names for the second training, before and after the kill.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as many as in the fork, so that bits are equal
-    try:
-        run(train_localizer)
-        whole = [sha256(path) for path in outputs]
-        for folder in Path(".resume/train_localizer").iterdir():
-            folder.rename(folder.with_name("kept-" + folder.name))
-        saved = kill_at_checkpoint(monkeypatch, stop)
-        assert forked(lambda: run(train_localizer)).status == -signal.SIGKILL
-        run(train_localizer)
-    finally:
-        torch.set_num_threads(threads)
+    run(train_localizer)
+    whole = [sha256(path) for path in outputs]
+    for folder in Path(".resume/train_localizer").iterdir():
+        folder.rename(folder.with_name("kept-" + folder.name))
+    saved = kill_at_checkpoint(monkeypatch, stop)
+    assert forked(lambda: run(train_localizer)).status == -signal.SIGKILL
+    run(train_localizer)
     assert [sha256(path) for path in outputs] == whole
     return saved.read_text().split()
 
