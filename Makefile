@@ -22,10 +22,10 @@ repro: setup  ## run the pipeline on what params.yaml names (bundled scenes), to
 	@echo "Report: $(CURDIR)/metrics/report/index.html"
 
 test: setup lint  ## lint and all tests
-	pytest
+	pytest -n 2 --dist loadfile
 
 quick: setup  ## tests that take seconds
-	pytest -m "not slow"
+	pytest -n 2 --dist loadfile -m "not slow"
 
 lint: setup  ## ruff and mypy
 	ruff check .
