@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from yaml import YAMLError
 
 from pipeline.config.data import DataKnobs
 from pipeline.config.explain import explain
 from pipeline.config.params import Params
 from pipeline.config.presets import PROFILES, Layer, Tree, defaults, given, layers, merge, methods
-from pipeline.config.yaml_text import YAMLError, parsed
+from pipeline.config.yaml_text import parsed
 from pipeline.run.errors import UserError, listed
 
 
