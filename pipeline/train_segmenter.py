@@ -50,7 +50,11 @@ def main(machine: Machine) -> None:
     config = told("train_segmenter", TrainSegmenterConfig)
     manifest = load_manifest()
     own = config.network in SEGMENTERS
-    inputs = [PREPARED / "manifest.csv", *([MASKS] if own else [LOCALIZER / name for name in NETWORK])]
+    inputs = [
+        PREPARED / "manifest.csv",
+        PREPARED / "classes.json",
+        *([MASKS] if own else [LOCALIZER / name for name in NETWORK]),
+    ]
     with resume_folder("train_segmenter", config, inputs) as folder:
         history = train(manifest, config, folder, machine) if own else take_localizer(folder)
         predictions = folder / "predictions"

@@ -145,9 +145,10 @@ def code_note(runs: Sequence[Run], mixed: bool) -> str:
     return f"Runs of different code: {'; '.join(different)}."
 
 
-def code_of(run: Run) -> dict[str, str]:
-    """Digest of the code of every stage that made a run, by the stage's name; empty where it is not recorded."""
-    return {stage: digest for scores in run.values() for stage, digest in scores.get("code", {}).items() if digest}
+def code_of(run: Run) -> set[tuple[str, str]]:
+    """Stages that made a run and the digests of their code; empty where they are not recorded."""
+    made = {item for scores in run.values() for item in scores.get("code", {}).items()}
+    return {(stage, digest) for stage, digest in made if digest}
 
 
 def code_differences(runs: Sequence[Run]) -> list[str]:
@@ -161,7 +162,7 @@ def code_differences(runs: Sequence[Run]) -> list[str]:
         found.append(f"code not recorded for {unrecorded} of {len(runs)} runs")
     versions: dict[tuple[str, str], set[str]] = {}
     for run in runs:
-        for stage, digest in code_of(run).items():
+        for stage, digest in code_of(run):
             group = "all methods" if stage.startswith(SHARED) else setting(run)[0]
             versions.setdefault((group, stage), set()).add(digest)
     differing = {key: len(digests) for key, digests in sorted(versions.items()) if len(digests) > 1}

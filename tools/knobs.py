@@ -1,20 +1,23 @@
 """Every knob with its value for a method and profile, the place that gave it, what is allowed, and its meaning.
 
 `python -m tools.knobs` (or `make knobs`) reads params.yaml; `--method` and `--profile` stand in for what it says there.
-Words choose knobs whose dotted name contains one of them: `make knobs KNOBS=toco METHOD=dual_branch`.
+Words choose knobs whose dotted name contains one of them: `make knobs KNOBS=toco METHOD=dual_branch`. Of propagation
+rules those that are asked for are shown, and those that a word names.
 """
 
 from __future__ import annotations
 
 import argparse
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from pipeline.config.explain import KnobRow, knob_rows, value_text
+from models.propagation.rules import rule_names
+from pipeline.config.explain import KnobRow, knob_rows, nearest, value_text
 from pipeline.config.load import all_layers, read_params, resolve
 from pipeline.config.params import Params
 from pipeline.config.presets import PROFILES, Layer, methods
+from pipeline.run.errors import UserError
 from pipeline.run.stage import run_stage
 
 WIDTH = 118
@@ -39,16 +42,33 @@ def main() -> None:
     for key in ("method", "profile"):
         if (word := getattr(arguments, key)) is not None:
             raw[key] = word
-    for setting in settings(raw):
-        if not arguments.words or any(word in setting.row.name for word in arguments.words):
-            print(described(setting))
+    for setting in chosen(raw, arguments.words):
+        print(described(setting))
 
 
-def settings(raw: Any) -> Iterator[Setting]:
+def chosen(raw: Any, words: Sequence[str]) -> list[Setting]:
+    """The knobs whose dotted name contains one of some words; all where there is no word.
+
+    Args:
+        raw: what YAML gave for params.yaml.
+        words: parts of dotted names.
+
+    Raises:
+        UserError: no name contains one of them, or params.yaml cannot be used.
+    """
+    rules = [rule for rule in rule_names() if any(rule in word.split(".") for word in words)]
+    matching = [one for one in settings(raw, rules) if not words or any(word in one.row.name for word in words)]
+    if not matching:
+        raise UserError(f"no knob's name contains {' or '.join(words)}; {nearest(words[0])}")
+    return matching
+
+
+def settings(raw: Any, rules: Sequence[str] = ()) -> Iterator[Setting]:
     """Every knob that the configuration has, in its order.
 
     Args:
         raw: what YAML gave for params.yaml.
+        rules: propagation rules whose knobs are given beside those of the rules that are asked for.
 
     Raises:
         UserError: it cannot be used.
@@ -57,14 +77,15 @@ def settings(raw: Any) -> Iterator[Setting]:
     tree = params.model_dump(mode="json")
     for row in knob_rows(Params):
         if row.name == "cams.rule_knobs":
-            yield from rule_settings(params, places)
+            yield from rule_settings(params, places, rules)
         else:
             yield Setting(row, value_text(found(tree, row.name)), given_by(places, row.name))
 
 
-def rule_settings(params: Params, places: list[Layer]) -> Iterator[Setting]:
-    """The knobs of the propagation rules that are asked for, as an entry without knobs of its own has them."""
-    for name in dict.fromkeys(params.cams.rule(text)[0] for text in params.cams.rules):
+def rule_settings(params: Params, places: list[Layer], rules: Sequence[str]) -> Iterator[Setting]:
+    """The knobs of the propagation rules that are asked for and of others, as an entry without its own has them."""
+    asked = [params.cams.rule(text)[0] for text in params.cams.rules]
+    for name in dict.fromkeys([*asked, *rules]):
         knobs = params.cams.rule(name)[1]
         for row in knob_rows(type(knobs), f"cams.{name}"):
             value = found(knobs.model_dump(mode="json"), row.name.removeprefix(f"cams.{name}."))

@@ -65,7 +65,7 @@ class CamsKnobs(Knobs):
         if values.get("rule_knobs", {}) != {}:
             raise ValueError("rule_knobs: knobs of a rule are set in the group `cams.<rule>`")
         names = rule_names()
-        groups = {key: value or {} for key, value in values.items() if key in names}
+        groups = {key: value for key, value in values.items() if key in names and value not in (None, {})}
         others = {key: value for key, value in values.items() if key not in names}
         return others | {"rule_knobs": groups}
 

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from yaml import YAMLError
 
+from pipeline.config.data import DataKnobs
 from pipeline.config.explain import explain
 from pipeline.config.params import Params
 from pipeline.config.presets import PROFILES, Layer, Tree, defaults, given, layers, merge, methods
-from pipeline.config.yaml_text import YAMLError, parsed
+from pipeline.config.yaml_text import parsed
 from pipeline.run.errors import UserError, listed
 
 
@@ -32,8 +34,8 @@ def all_layers(raw: Any) -> list[Layer]:
             raise UserError(
                 f"params.yaml: {key} = {value!r} ({type(value).__name__}): allowed are {', '.join(allowed)}"
             )
-    data_name = str(data.get("name")) if isinstance(data, dict) else ""
-    presets = layers(str(method), str(profile), data_name)
+    named = given(data).get("name") if isinstance(data, dict) else None
+    presets = layers(str(method), str(profile), str(named or DataKnobs.model_fields["name"].default))
     return [Layer("default", defaults(Params)), *presets, Layer("params.yaml", given(raw))]
 
 

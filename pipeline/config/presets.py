@@ -68,11 +68,11 @@ def layers(method: str, profile: str, data_name: str) -> list[Layer]:
 
 
 def merge(low: Tree, high: Tree) -> Tree:
-    """`high` over `low`, group by group."""
+    """`high` over `low`, group by group; a group that `high` leaves empty sets nothing."""
     merged = dict(low)
     for key, value in high.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = merge(merged[key], value) if both else value
+        group = isinstance(merged.get(key), dict) and (value is None or isinstance(value, dict))
+        merged[key] = merge(merged[key], value or {}) if group else value
     return merged
 
 

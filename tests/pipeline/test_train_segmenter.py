@@ -1,7 +1,8 @@
-"""Stage train_segmenter: pseudo masks that show nothing stop it."""
+"""Stage train_segmenter: pseudo masks that show nothing stop it; a class more is other work."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,10 @@ import pytest
 from pipeline import train_segmenter
 from pipeline.data.masks import write_mask
 from pipeline.run.errors import UserError
-from tests.support.project import write_photographs
+from pipeline.run.resume import fingerprint
+from pipeline.run.told import Told
+from tests.support.project import configure, write_photographs
+from tests.support.stages import run
 
 
 def test_black_pseudo_masks_stop_the_segmenter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,3 +24,22 @@ def test_black_pseudo_masks_stop_the_segmenter(tmp_path: Path, monkeypatch: pyte
         write_mask(Path(f"data/masks/{record.id}.png"), np.zeros((4, 6), dtype=np.uint8))
     with pytest.raises(UserError, match="nothing to learn"):
         train_segmenter.check_masks(manifest)
+
+
+def test_class_that_no_photograph_shows_is_no_work_to_go_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[str] = []
+
+    def record(_stage: str, config: Told, inputs: Sequence[Path]) -> None:
+        found.append(fingerprint(config, inputs))
+        raise InterruptedError
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(train_segmenter, "resume_folder", record)
+    configure()
+    for classes in (("a",), ("a", "b")):
+        write_photographs(tmp_path, [("a",), ("a",)], [(4, 6)], classes=classes)
+        with pytest.raises(InterruptedError):
+            run(train_segmenter)
+    assert found[0] != found[1]

@@ -140,6 +140,13 @@ def test_stages_that_only_one_run_went_through_make_no_difference(tmp_path: Path
     assert "different" not in lines
 
 
+def test_run_whose_artefacts_are_of_different_code_is_refused(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, "cam", 0, 0.5, code=CODE)
+    write_scores(folder, "masks", {"miou": 0.5, "code": CODE | {"extract_cams": "bbbb"}})
+    with pytest.raises(UserError, match="cam: 2 versions of extract_cams"):
+        tables(tmp_path)
+
+
 def test_runs_that_record_no_code_say_so(tmp_path: Path) -> None:
     for seed in (0, 1):
         write_run(tmp_path, "cam", seed, 0.5)

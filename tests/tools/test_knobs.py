@@ -13,7 +13,7 @@ from pipeline.config.params import Params
 from pipeline.config.presets import defaults, methods
 from pipeline.run.errors import UserError
 from tests.support.knobs import SHIPPED, leaves, shipped
-from tools.knobs import WIDTH, Setting, described, main, settings
+from tools.knobs import WIDTH, Setting, chosen, described, main, settings
 
 
 def by_name(**changes: object) -> dict[str, Setting]:
@@ -81,3 +81,32 @@ def test_words_method_and_profile_choose(
 def test_what_cannot_be_used_is_refused() -> None:
     with pytest.raises(UserError, match="no such knob"):
         list(settings(shipped(localizer__toco__crp=1)))
+
+
+@pytest.mark.parametrize(
+    ("word", "changes", "line"),
+    [
+        ("localizer.toco.crop", {"localizer__toco__crop": 64}, "localizer.toco.crop = 64  (params.yaml)"),
+        ("refine.rule", {"method": "irn"}, "refine.rule = irn_walk  (irn.yaml common)"),
+        ("masks.max_side", {}, "masks.max_side = 1024  (default)"),
+        ("bg_thresh", {"bg_thresh": "none"}, "bg_thresh = none  (params.yaml)"),
+        ("adcam.gamma", {"cams__adcam__gamma": 2}, "cams.adcam.gamma = 2.0  (params.yaml)"),
+    ],
+)
+def test_first_line_says_value_and_origin(word: str, changes: dict[str, object], line: str) -> None:
+    first, *rest = described(chosen(shipped(**changes), [word])[0]).splitlines()
+    assert first == line and "allowed: " in " ".join(rest)
+
+
+def test_rules_are_shown_where_they_are_asked_for_or_named() -> None:
+    def rules(words: list[str], **changes: object) -> set[str]:
+        names = [setting.row.name.split(".") for setting in chosen(shipped(**changes), words)]
+        return {name[1] for name in names if name[0] == "cams" and len(name) == 3}
+
+    assert rules([]) == set() and rules([], method="adcam") == {"adcam"}
+    assert rules(["caa"]) == {"caa"} and rules(["cams.ppr.blocks"], method="adcam") == {"ppr"}
+
+
+def test_word_that_no_name_contains_is_an_error_with_the_nearest_names() -> None:
+    with pytest.raises(UserError, match=r"contains localizer\.toco\.crpo; nearest are localizer\.toco\.crop"):
+        chosen(shipped(), ["localizer.toco.crpo"])

@@ -102,6 +102,20 @@ def test_unknown_knobs_are_refused_with_the_nearest_names(name: str, existing: l
     assert all(re.search(rf"(?<![\w.]){re.escape(one)}(?![\w.])", line) for one in existing), line
 
 
+@pytest.mark.parametrize(
+    "group", ["classifier", "localizer", "cams", "refine", "report", "localizer__toco", "cams__adcam"]
+)
+def test_group_left_empty_sets_nothing(group: str) -> None:
+    assert resolve(shipped(**{group: None})) == resolve(shipped())
+
+
+@pytest.mark.parametrize("data", [None, {}, {"name": "preset"}])
+def test_presets_are_those_of_the_data_set_in_use(data: dict[str, Any] | None) -> None:
+    found, expected = resolve(shipped(data=data)), resolve(shipped())
+    assert found.data.name == expected.data.name == "scenes"
+    assert (found.bg_thresh, found.classifier, found.cams) == (expected.bg_thresh, expected.classifier, expected.cams)
+
+
 def test_all_wrong_knobs_at_once() -> None:
     with pytest.raises(UserError) as caught:
         resolve(shipped(seed="x", device="tpu", cams__batch=0))

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 from dvc.utils.hydra import apply_overrides
-from dvc.utils.serialize import load_yaml
+from dvc.utils.serialize import load_yaml, loads_yaml
 
 from pipeline.config.load import load_params, read_params
 from pipeline.config.params import Params
-from pipeline.config.yaml_text import YAMLError, parsed
+from pipeline.config.yaml_text import parsed
 from tests.support.knobs import SHIPPED, leaves
 
 
@@ -33,6 +33,13 @@ def test_what_dvc_writes_is_read_as_it_was_given(tmp_path: Path, setting: str, n
     assert leaves(params.model_dump(mode="json"))[name] == value
 
 
-def test_key_that_stands_twice_is_refused() -> None:
-    with pytest.raises(YAMLError, match="duplicate key"):
-        parsed("seed: 1\nseed: 2\n")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: 1e-05\nb: -2.5E+3\nc: .5\nd: 7\ne: -0\nf: 1.\ng: .inf",
+        "a: no\nb: on\nc: True\nd: false\ne: ~\nf:\ng: null\nh: none",
+        "a: 12:30\nb: 1e\nc: '1e3'\nd: [x, 1e3, y]\ne: {z: 1}\nf: 1_000x\ng: 1-2",
+    ],
+)
+def test_words_are_what_dvc_takes_them_for(text: str) -> None:
+    assert parsed(text) == loads_yaml(text)
