@@ -31,6 +31,7 @@ TOLD_PATH = "data/config/extract_cams.json"
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": LOCK}))
+    monkeypatch.setattr(status.configure, "main", lambda: None)
     write_json(CACHE / "ab" / "12", TOLD)
 
 
@@ -86,12 +87,14 @@ def test_stages_after_a_stage_are_found_through_what_they_read() -> None:
 def test_one_line_for_each_stage(
     changed: dict[str, Any], printed: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = []
+    asked: list[tuple[str, ...]] = []
 
     def dvc(*arguments: str) -> str:
         asked.append(arguments)
-        return "" if arguments[0] == "repro" else json.dumps(changed)
+        return json.dumps(changed)
 
     monkeypatch.setattr(status, "dvc", dvc)
+    monkeypatch.setattr(status.configure, "main", lambda: asked.append(("configure",)))
     main()
-    assert capsys.readouterr().out == printed and asked[0] == ("repro", "configure")
+    assert capsys.readouterr().out == printed
+    assert asked == [("configure",), ("status", "--json")], "nothing that writes the lock file"
