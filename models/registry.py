@@ -49,20 +49,6 @@ SEGMENTERS = {
     ),
 }
 
-NETWORKS = {
-    "cam_classifier": "models.cam.classifier:CamClassifier",
-    "hybrid": "models.transcam.hybrid:HybridClassifier",
-    "transcam": "models.transcam.network:TransCam",
-    "amn": "models.amn.network:AmnNetwork",
-    "bao": "models.bao.network:BaoNetwork",
-    "toco": "models.toco.network:ToCoNetwork",
-    "esol": "models.esol.network:EsolNetwork",
-    "affinitynet": "models.affinity.affinitynet:FeatureAffinity",
-    "irn": "models.affinity.irn:BoundaryAffinity",
-    **{name: segmenter.at for name, segmenter in SEGMENTERS.items()},
-}
-"""What `network.json` may name."""
-
 
 class Classifier(NamedTuple):
     """A choice of `classifier.network`.
@@ -99,6 +85,7 @@ class Method(NamedTuple):
     Attributes:
         task: its module, which has `tasks(start)` (see `models.task`).
         network: what it leaves, by its name in `NETWORKS`.
+        at: the module and class of that network, where it is this method's own.
         groups: the groups of knobs below `localizer` that it reads.
         classifier: what it starts from: any classifier, one with or without attention; none trains all at once.
         earlier: names of the maps of earlier blocks or samplers that its network gives besides its own.
@@ -109,6 +96,7 @@ class Method(NamedTuple):
     groups: tuple[str, ...]
     classifier: Literal["any", "attention", "convolution", "none"] = "any"
     earlier: tuple[str, ...] = ()
+    at: str | None = None
 
     @property
     def one_stage(self) -> bool:
@@ -117,11 +105,20 @@ class Method(NamedTuple):
 
 
 METHODS = {
-    "amn": Method("models.amn.task", "amn", ("amn",)),
-    "bao": Method("models.bao.task", "bao", ("bao",), "attention"),
-    "toco": Method("models.toco.task", "toco", ("toco",), "none", earlier=("aux",)),
+    "amn": Method("models.amn.task", "amn", ("amn",), at="models.amn.network:AmnNetwork"),
+    "bao": Method("models.bao.task", "bao", ("bao",), "attention", at="models.bao.network:BaoNetwork"),
+    "toco": Method(
+        "models.toco.task", "toco", ("toco",), "none", earlier=("aux",), at="models.toco.network:ToCoNetwork"
+    ),
     "dual_branch": Method("models.dual_branch.task", "toco", ("toco", "dual_branch"), "none", earlier=("aux",)),
-    "esol": Method("models.esol.task", "esol", ("esol",), "convolution", earlier=("baseline", "expansion")),
+    "esol": Method(
+        "models.esol.task",
+        "esol",
+        ("esol",),
+        "convolution",
+        earlier=("baseline", "expansion"),
+        at="models.esol.network:EsolNetwork",
+    ),
 }
 """Second trainings; without one (`none`) the classifier is the localizer."""
 
@@ -133,3 +130,14 @@ class Affinity(NamedTuple):
 
 
 AFFINITIES = {"affinitynet": Affinity("alphas"), "irn": Affinity("thresholds")}
+
+NETWORKS = {
+    "cam_classifier": "models.cam.classifier:CamClassifier",
+    "hybrid": "models.transcam.hybrid:HybridClassifier",
+    "transcam": "models.transcam.network:TransCam",
+    "affinitynet": "models.affinity.affinitynet:FeatureAffinity",
+    "irn": "models.affinity.irn:BoundaryAffinity",
+    **{method.network: method.at for method in METHODS.values() if method.at},
+    **{name: segmenter.at for name, segmenter in SEGMENTERS.items()},
+}
+"""What `network.json` may name."""
