@@ -37,8 +37,8 @@ def knob_rows(group: type[Knobs], prefix: str = "", given: Knobs | None = None) 
         prefix: its dotted name.
         given: the group's default, where its user gives it one; knobs have their defaults from there.
     """
-    schemas = group.model_json_schema(by_alias=False, mode="validation")["properties"]
-    definitions = group.model_json_schema().get("$defs", {})
+    schema = group.model_json_schema(by_alias=False, mode="validation")
+    schemas, definitions = schema["properties"], schema.get("$defs", {})
     for name, field in group.model_fields.items():
         dotted = f"{prefix}.{name}" if prefix else name
         default = field.default if given is None else getattr(given, name)

@@ -38,14 +38,6 @@ def put(knobs: dict[str, Any], changes: Mapping[str, Any]) -> None:
         place[name] = value
 
 
-def leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The knobs of a tree by their dotted names."""
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        found |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
-
-
 def words_of(group: type[Knobs], name: str) -> tuple[Any, ...]:
     """All words that a knob allows, so that a test covers new ones too."""
     return get_args(group.model_fields[name].annotation)

@@ -16,10 +16,11 @@ import yaml
 from pipeline.config.load import load_params
 from pipeline.maps.store import CamEntry, shard_path, write_shard
 from pipeline.run import pool
-from tests.support.knobs import SHIPPED, leaves, set_knobs, shipped
+from tests.support.knobs import SHIPPED, set_knobs, shipped
 from tests.support.processes import forked, several
 from tests.support.project import PHOTOGRAPHS, configure, write_photographs
 from tests.support.stages import InlinePool, config_class, here
+from tools.status import leaves
 
 FILLED = yaml.safe_load(SHIPPED.read_text(encoding="utf-8"))
 

@@ -12,8 +12,9 @@ from pipeline.config.load import resolve
 from pipeline.config.params import Params
 from pipeline.config.presets import defaults, methods
 from pipeline.run.errors import UserError
-from tests.support.knobs import SHIPPED, leaves, shipped
+from tests.support.knobs import SHIPPED, shipped
 from tools.knobs import WIDTH, Setting, chosen, described, main, settings
+from tools.status import leaves
 
 
 def by_name(**changes: object) -> dict[str, Setting]:

@@ -9,7 +9,7 @@ from models.propagation.rules import load_rule, rule_names
 from pipeline.config.explain import KnobRow, knob_rows, nearest, value_text
 from pipeline.config.params import Params
 from pipeline.config.presets import defaults
-from tests.support.knobs import leaves
+from tools.status import leaves
 
 ROWS = {row.name: row for row in knob_rows(Params)}
 GROUPS: list[tuple[str, type[Knobs]]] = [

@@ -15,7 +15,8 @@ from pipeline.config.load import load_params, resolve
 from pipeline.config.params import Params
 from pipeline.config.presets import Layer, layers
 from pipeline.run.errors import UserError
-from tests.support.knobs import SHIPPED, leaves, shipped
+from tests.support.knobs import SHIPPED, shipped
+from tools.status import leaves
 
 LONGEST = 70
 

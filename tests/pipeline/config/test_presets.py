@@ -18,8 +18,9 @@ from pipeline.config.params import Params
 from pipeline.config.presets import PRESETS, PROFILES, layers, methods
 from pipeline.config.stages import stage_configs
 from pipeline.run.errors import UserError
-from tests.support.knobs import leaves, shipped
+from tests.support.knobs import shipped
 from tests.support.stages import config_class
+from tools.status import leaves
 
 FILES = {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(PRESETS.glob("*.yaml"))}
 DATA = get_args(DataKnobs.model_fields["name"].annotation)

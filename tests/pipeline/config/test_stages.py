@@ -14,7 +14,8 @@ from pipeline.config.params import Params
 from pipeline.config.stages import SCORED, runtime, shown, stage_configs
 from pipeline.run.told import Runtime
 from tests.support import ROOT
-from tests.support.knobs import leaves, shipped
+from tests.support.knobs import shipped
+from tools.status import leaves
 
 STAGES = {
     "data": "prepare_data",

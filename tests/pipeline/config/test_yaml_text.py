@@ -12,7 +12,8 @@ from dvc.utils.serialize import load_yaml, loads_yaml
 from pipeline.config.load import load_params, read_params
 from pipeline.config.params import Params
 from pipeline.config.yaml_text import parsed
-from tests.support.knobs import SHIPPED, leaves
+from tests.support.knobs import SHIPPED
+from tools.status import leaves
 
 
 @pytest.mark.parametrize(
