@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -26,3 +26,23 @@ KERNELS = {
     "toco_cam": Kernels(3, 3, 36, 3, 4),
     "afa": Kernels(3, 3, 64, 5, 4),
 }
+
+
+def kernels_for(name: str | None, size: tuple[int, int], reference: int | None) -> Kernels | None:
+    """The kernels of a setting on a picture of a given size.
+
+    The published deviations are pixels of photographs whose longer side is about 500. On a smaller picture they would
+    span all of it, and the CRF would group colours wherever they are.
+
+    Args:
+        name: a key of `KERNELS`; None leaves the CRF out.
+        size: height and width that the CRF works at.
+        reference: the longer side that the published deviations are made for; they scale with the picture's. None:
+            they stay as published.
+
+    Source: `scale_factor` in PSA's released code (`tool/imutils.py`) divides them likewise.
+    """
+    if name is None or reference is None:
+        return KERNELS[name] if name else None
+    kernels, factor = KERNELS[name], max(size) / reference
+    return replace(kernels, smooth_sxy=kernels.smooth_sxy * factor, bilateral_sxy=kernels.bilateral_sxy * factor)

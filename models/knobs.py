@@ -133,6 +133,14 @@ KernelName = Annotated[str, OneOf(KERNELS)]
 """Published settings of the dense CRF."""
 
 
+def _published_word(value: Any) -> Any:
+    return None if value == "published" else value
+
+
+CrfReference = Annotated[Annotated[int, Field(ge=64, le=4096), Number] | None, BeforeValidator(_published_word)]
+"""The longer side that the CRF's published deviations are made for; None: they stay as published."""
+
+
 class MethodKnobs(Knobs):
     """The group of a second training's own knobs."""
 

@@ -43,7 +43,7 @@ ENCODERS = {
 """Vision transformers; `vit_test` is for tests."""
 
 SEGMENTERS = {
-    "efficientnet_lite0_aspp": Network("models.segmenters.lite0_aspp:Lite0Aspp", LITE0),
+    "efficientnet_lite0_deeplabv3plus": Network("models.segmenters.lite0_deeplabv3plus:Lite0DeepLabV3Plus", LITE0),
     "deeplabv3_resnet101": Network(
         "models.segmenters.deeplabv3:DeepLabV3ResNet101", "torchvision:ResNet101_Weights.IMAGENET1K_V1"
     ),

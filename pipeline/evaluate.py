@@ -183,7 +183,7 @@ def protocol(artefact: str, config: EvaluateConfig, scored: set[str]) -> dict[st
 def read_artefact(artefact: str, manifest: Manifest, bg_thresh: Threshold) -> Iterator[Item]:
     """The artefact of every photograph, one at a time."""
     if artefact not in MAP_ARTEFACTS:
-        folder = Path("data/masks") if artefact == "masks" else Path("data/segmenter/predictions")
+        folder = Path("data/masks") if artefact == "masks" else Path("data/predictions")
         for record in tqdm(manifest.records, desc=artefact, disable=None):
             yield Item(record, read_mask(folder / f"{record.id}.png", record.size))
         return

@@ -1,13 +1,18 @@
-"""Stage make_masks: from maps to pseudo masks: background threshold, dense CRF, ignored region, palette PNG."""
+"""Stage make_masks: from maps to pseudo masks: background threshold, dense CRF, ignored region, palette PNG.
+
+For full supervision (`masks.source = truth`) the ground-truth masks take their place.
+"""
 
 from __future__ import annotations
 
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.kernels import kernels_for
 from models.labels import IGNORE
 from pipeline.config.masks import BackgroundThreshold, MasksKnobs
 from pipeline.data.dataset import read_photograph
@@ -20,14 +25,15 @@ from pipeline.maps.store import fused_maps, read_entry
 from pipeline.run.files import new_folder
 from pipeline.run.pool import map_photographs
 from pipeline.run.stage import run_light_stage
-from pipeline.run.told import Runtime, Told, told
+from pipeline.run.told import CrfTold, Runtime, told
 
 INPUT, OUTPUT = Path("data/refined"), Path("data/masks")
+TRUE_MASKS = "pipeline.maps.true_masks"  # reads ground truth, so it is loaded for full supervision alone
 
 Labels = NDArray[np.uint8]
 
 
-class MakeMasksConfig(MasksKnobs, Told):
+class MakeMasksConfig(MasksKnobs, CrfTold):
     """What make_masks is told."""
 
     bg_thresh: BackgroundThreshold
@@ -36,8 +42,12 @@ class MakeMasksConfig(MasksKnobs, Told):
 def main(runtime: Runtime) -> None:
     """Make the mask of every training photograph."""
     config = told("make_masks", MakeMasksConfig)
-    records = load_manifest().split("train").records
+    manifest = load_manifest().split("train")
+    records = manifest.records
     with new_folder(OUTPUT) as output:
+        if config.source == "truth":
+            import_module(TRUE_MASKS).write_true_masks(manifest, runtime.folder, output)
+            return
         job = partial(make_mask, config=config, root=runtime.folder, output=output)
         used = set().union(*map_photographs(job, INPUT, records, "masks", runtime.workers))
     if not used - {0, IGNORE}:
@@ -77,7 +87,8 @@ def mask_channels(image: Labels, maps: Maps, background: Maps | None, config: Ma
     """
     thresholds: list[Threshold] = [*config.confidence_pair] if config.confidence_pair else [config.bg_thresh]
     scores = [with_background(maps, threshold, background) for threshold in thresholds]
-    channels = crf_channels(image, scores, config.crf, config.crf_unary, config.unary_labels)
+    kernels = kernels_for(config.crf, maps.shape[1:], config.crf_reference)
+    channels = crf_channels(image, scores, kernels, config.crf_unary, config.unary_labels)
     return channels[0] if len(channels) == 1 else confident_channels(*channels)
 
 

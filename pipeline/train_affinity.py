@@ -22,7 +22,7 @@ from pipeline.run.files import new_folder, write_json
 from pipeline.run.resume import resume_folder
 from pipeline.run.runtime import Machine, barrier, derived_seed, rank
 from pipeline.run.stage import run_distributed_stage
-from pipeline.run.told import Seeded, told
+from pipeline.run.told import CrfTold, Seeded, told
 from pipeline.scoring.charts import save_history
 from pipeline.training.loop import fit
 from pipeline.training.weights import load_initial, save_network
@@ -30,7 +30,7 @@ from pipeline.training.weights import load_initial, save_network
 SEEDS, OUTPUT, PLOTS = Path("data/seeds"), Path("data/affinity"), Path("metrics/plots/affinity")
 
 
-class TrainAffinityConfig(AffinityKnobs, Seeded):
+class TrainAffinityConfig(AffinityKnobs, Seeded, CrfTold):
     """What train_affinity is told."""
 
 
@@ -66,7 +66,8 @@ def confident_labels(config: TrainAffinityConfig, manifest: Manifest, folder: Pa
     labels = folder / "labels"
     if rank() == 0:
         first, second = config.confidence_pair
-        pair = ConfidencePair(AFFINITIES[config.network].labels, (first, second), config.crf, config.max_side)
+        kind = AFFINITIES[config.network].labels
+        pair = ConfidencePair(kind, (first, second), config.crf, config.max_side, config.crf_reference)
         write_labels(manifest, SEEDS, pair, labels, machine.root, machine.workers)
     barrier()
     return labels

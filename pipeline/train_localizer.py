@@ -31,7 +31,7 @@ from pipeline.run.files import new_folder, read_json
 from pipeline.run.resume import resume_folder
 from pipeline.run.runtime import Machine, barrier, derived_seed, rank
 from pipeline.run.stage import run_distributed_stage
-from pipeline.run.told import Seeded, told
+from pipeline.run.told import CrfTold, Seeded, told
 from pipeline.scoring.charts import save_history, save_sampling
 from pipeline.training.loop import History, fit
 from pipeline.training.weights import load_initial, load_network, save_network
@@ -40,7 +40,7 @@ CLASSIFIER, OUTPUT, PLOTS = Path("data/classifier"), Path("data/localizer"), Pat
 VIEWS = {"tagged": TaggedViews, "labelled": LabelledViews, "three": ThreeViews}
 
 
-class TrainLocalizerConfig(Seeded):
+class TrainLocalizerConfig(Seeded, CrfTold):
     """What train_localizer is told: the knobs that all second trainings share, and the groups of its own.
 
     Attributes:
@@ -163,7 +163,8 @@ def static_labels(
     labels = folder / "labels"
     if rank() == 0:
         foreground, background = knobs.confidence_pair
-        pair = ConfidencePair("thresholds", (foreground, background), knobs.crf, knobs.max_side)
+        thresholds = (foreground, background)
+        pair = ConfidencePair("thresholds", thresholds, knobs.crf, knobs.max_side, config.crf_reference)
         write_labels(manifest, folder / "cams", pair, labels, machine.root, machine.workers)
     barrier()
     return labels

@@ -25,7 +25,7 @@ from pipeline.run.files import write_atomic
 from pipeline.run.stage import run_light_stage
 from pipeline.run.told import Runtime
 
-SEEDS, MASKS, PREDICTIONS = Path("data/seeds"), Path("data/masks"), Path("data/segmenter/predictions")
+SEEDS, MASKS, PREDICTIONS = Path("data/seeds"), Path("data/masks"), Path("data/predictions")
 TITLES = ("photograph and tags", "map of one class", "pseudo mask", "not seen in training", "prediction")
 GAP, BLOCK_GAP, TEXT, WHITE, INK = 6, 22, 20, (255, 255, 255), (59, 66, 82)
 COLOURS = 96  # of the palette: half the size of the file, hardly seen

@@ -1,4 +1,4 @@
-"""Knobs of the segmentation network and its test."""
+"""Knobs of the segmentation network: how it learns, and how it predicts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from models.registry import SEGMENTERS
 
 
 class SegmenterKnobs(Knobs):
-    """The network trained on pseudo masks, and its test-time settings."""
+    """The network trained on pseudo masks."""
 
     network: Annotated[str, OneOf((*SEGMENTERS, "localizer"))] = knob(
         "deeplabv3_resnet101", "which network; localizer: the decoder that a one-stage method has trained already"
@@ -29,8 +29,11 @@ class SegmenterKnobs(Knobs):
     weights: Name = knob("imagenet", WEIGHTS)
     optimisation: Optimisation
     augmentation: Augmentation
-    test_long_side: Annotated[Side | None, Maybe] = knob(
-        None, "longer side at test scale 1; none: the photograph's own"
-    )
-    test_scales: Scales = knob([0.75, 1.0, 1.25], "scales whose probabilities are averaged; each with its mirror image")
-    test_crf: Annotated[KernelName | None, Maybe] = knob(None, "kernels of the CRF on predictions, or none")
+
+
+class PredictKnobs(Knobs):
+    """How the trained network predicts."""
+
+    long_side: Annotated[Side | None, Maybe] = knob(None, "longer side at scale 1; none: the photograph's own")
+    scales: Scales = knob([0.75, 1.0, 1.25], "scales whose probabilities are averaged; each with its mirror image")
+    crf: Annotated[KernelName | None, Maybe] = knob(None, "kernels of the CRF on predictions, or none")

@@ -13,8 +13,8 @@ class ScenesData(Knobs):
     """The bundled, generated data set."""
 
     train: Count = knob(320, "number of training scenes")
-    val: Count = knob(100, "number of validation scenes")
-    size: Annotated[int, Field(ge=64, le=1024), Number] = knob(128, "longer side in pixels")
+    val: Count = knob(240, "number of validation scenes")
+    size: Annotated[int, Field(ge=64, le=1024), Number] = knob(160, "longer side in pixels")
     seed: Seed = knob(0, "of the drawing; another seed draws other scenes")
 
 

@@ -15,6 +15,9 @@ BackgroundThreshold = Annotated[Share | Literal["otsu"] | None, Maybe]
 class MasksKnobs(Knobs):
     """From maps to pseudo masks."""
 
+    source: Literal["maps", "truth"] = knob(
+        "maps", "maps (pseudo masks), truth (the ground-truth masks of the training photographs: full supervision)"
+    )
     crf: Annotated[KernelName | None, Maybe] = knob("irn", "kernels of the dense CRF, or none", "IRN (released)")
     crf_unary: Literal["labels", "softmax"] = knob(
         "labels",

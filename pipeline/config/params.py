@@ -8,10 +8,10 @@ from pydantic import Field, model_validator
 
 from models.affinity.knobs import AffinityKnobs
 from models.cam.knobs import ClassifierKnobs
-from models.knobs import Knobs, Name, Number, Seed, knob
+from models.knobs import CrfReference, Knobs, Name, Number, Seed, knob
 from models.refine.knobs import NEEDS, RefineKnobs
 from models.registry import CLASSIFIERS, METHODS, Method
-from models.segmenters.knobs import SegmenterKnobs
+from models.segmenters.knobs import PredictKnobs, SegmenterKnobs
 from pipeline.config.cams import CamsKnobs
 from pipeline.config.data import DataKnobs
 from pipeline.config.localizer import LocalizerKnobs
@@ -33,6 +33,12 @@ class Params(Knobs):
     bg_thresh: BackgroundThreshold = knob(
         None, "background threshold: from 0 to 1, none (1 - strongest class competes), otsu (per image)"
     )
+    crf_reference: CrfReference = knob(
+        None,
+        "longer side that the CRF's published kernels are made for: on other sizes they scale with the picture; "
+        "published: the same pixels on every picture",
+        "all papers (published)",
+    )
     seed: Seed = knob(0, "of every training; the bundled scenes have a seed of their own")
     device: Literal["auto", "cpu", "cuda"] = knob("auto", "where networks run")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = knob(
@@ -52,6 +58,7 @@ class Params(Knobs):
     refine: RefineKnobs = RefineKnobs()
     masks: MasksKnobs = MasksKnobs()
     segmenter: SegmenterKnobs
+    predict: PredictKnobs = PredictKnobs()
     report: ReportKnobs = ReportKnobs()
 
     @property

@@ -18,7 +18,7 @@ UPSTREAM = {
     "refined": ("prepare_data", "train_classifier", "train_localizer", "extract_cams", "train_affinity", "refine_cams"),
 }
 UPSTREAM["masks"] = (*UPSTREAM["refined"], "make_masks")
-UPSTREAM["segmenter"] = (*UPSTREAM["masks"], "train_segmenter")
+UPSTREAM["segmenter"] = (*UPSTREAM["masks"], "train_segmenter", "predict")
 """The stages that an artefact is made by."""
 
 SCORED = tuple(f"evaluate_{name}" for name in EVALUATED)
@@ -52,12 +52,13 @@ def _knobs(params: Params) -> dict[str, Json]:
     return {
         "prepare_data": data | {"source": p["data"][params.data.name]},
         "train_classifier": p["classifier"] | seed,
-        "train_localizer": _localizer(params) | seed,
+        "train_localizer": _localizer(params) | _crf(params, *_static_kernels(params)) | seed,
         "extract_cams": params.cams.told(),
-        "train_affinity": p["affinity"] | seed,
+        "train_affinity": p["affinity"] | _crf(params, params.affinity.crf) | seed,
         "refine_cams": p["refine"],
-        "make_masks": p["masks"] | background,
+        "make_masks": p["masks"] | _crf(params, params.masks.crf) | background,
         "train_segmenter": p["segmenter"] | seed,
+        "predict": p["predict"] | _crf(params, params.predict.crf),
         **evaluated,
         "report": p["report"] | {"params": shown(params)},
     }
@@ -67,6 +68,16 @@ def _localizer(params: Params) -> Json:
     """The knobs of the second training, and those of the maps where it makes some, no more than it reads."""
     cams = params.cams if _map_scales(params) == {"all"} else params.cams.at_one_scale()
     return params.localizer.told() | {"cams": cams.told() if _map_scales(params) else None}
+
+
+def _crf(params: Params, *kernels: str | None) -> Json:
+    """What the size of the CRF's kernels depends on, for a stage that runs one."""
+    return {"crf_reference": params.crf_reference} if any(kernels) else {}
+
+
+def _static_kernels(params: Params) -> list[str | None]:
+    """The CRFs behind the static labels of a second training."""
+    return [getattr(group, "crf", None) for group in params.localizer.groups().values()]
 
 
 def _map_scales(params: Params) -> set[str]:
@@ -92,7 +103,9 @@ def stage_entries(params: Params) -> dict[str, list[Any]]:
         "extract_cams": [*localizer, *rules],
         "train_affinity": [*affinity, *labels],
         "refine_cams": affinity,
+        "make_masks": ["pipeline.maps.true_masks"] if params.masks.source == "truth" else [],
         "train_segmenter": [own_segmenter] if own_segmenter else localizer,
+        "predict": [own_segmenter] if own_segmenter else localizer,
     }
 
 
@@ -160,8 +173,8 @@ def _protocols(params: Params) -> dict[str, Json]:
     segmenter = {
         "network": p["segmenter"]["network"],
         "initial_weights": p["segmenter"]["weights"] if alone else weights,
-        "test_scales": p["segmenter"]["test_scales"],
-        "crf": p["segmenter"]["test_crf"],
+        "scales": p["predict"]["scales"],
+        "crf": p["predict"]["crf"],
     }
     groups = params.localizer.told().get("groups", {})
     return {

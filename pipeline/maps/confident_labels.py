@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from models.affinity.pairs import affinity_label
-from models.kernels import KERNELS
+from models.kernels import kernels_for
 from pipeline.data.dataset import read_photograph
 from pipeline.data.images import resize_image, resize_labels, scaled_size
 from pipeline.data.manifest import Manifest, Record
@@ -35,12 +35,14 @@ class ConfidencePair:
         pair: the alphas, or the foreground and the background threshold.
         crf: name of the kernels; None: labels are those of the maps alone.
         max_side: the CRF works at most at this longer side.
+        crf_reference: the longer side that the kernels' deviations are made for; None: they stay as published.
     """
 
     kind: Literal["alphas", "thresholds"]
     pair: tuple[float, float]
     crf: str | None
     max_side: int
+    crf_reference: int | None = None
 
 
 def write_labels(manifest: Manifest, store: Path, pair: ConfidencePair, folder: Path, root: Path, workers: int) -> None:
@@ -78,12 +80,13 @@ def confident_labels(image: Labels, maps: NDArray[np.float32], pair: ConfidenceP
     (released: thresholds 0.30 and 0.05). AffinityNet's labels are taken pixel by pixel and reduced to the grid
     later; the released code averages the soft maps over each cell first.
     """
+    kernels = kernels_for(pair.crf, image.shape[:2], pair.crf_reference)
     if pair.kind == "alphas":
         stacks = [power_background(maps, alpha) for alpha in pair.pair]
-        if pair.crf is not None:
-            stacks = dense_crf(image, [softmax_energies(stack) for stack in stacks], KERNELS[pair.crf])
+        if kernels is not None:
+            stacks = dense_crf(image, [softmax_energies(stack) for stack in stacks], kernels)
         low, high = (torch.from_numpy(stack) for stack in stacks)
         return np.asarray(affinity_label(low, high, pool=1).numpy())
     scores = [with_background(maps, threshold) for threshold in pair.pair]
-    strict, loose = crf_channels(image, scores, pair.crf, "labels")
+    strict, loose = crf_channels(image, scores, kernels, "labels")
     return confident_channels(strict, loose)

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from models.kernels import KERNELS, Kernels
+from models.kernels import Kernels
 from pipeline.maps.background import hard_channels
 from pipeline.run.errors import UserError
 
@@ -84,7 +84,7 @@ def dense_crf(image: NDArray[np.uint8], unaries: list[Energies], kernels: Kernel
 def crf_channels(
     image: NDArray[np.uint8],
     scores: Sequence[NDArray[np.float32]],
-    kernels: str | None,
+    kernels: Kernels | None,
     unary: Literal["labels", "softmax"],
     unary_labels: int | None = None,
 ) -> list[NDArray[np.uint8]]:
@@ -93,7 +93,7 @@ def crf_channels(
     Args:
         image: (H, W, 3) uint8 RGB.
         scores: each (K + 1, H, W) in [0, 1], the background first.
-        kernels: name of the settings, or None to leave the CRF out.
+        kernels: settings, or None to leave the CRF out.
         unary: energies from hard labels or from the scores themselves.
         unary_labels: see `label_energies`.
 
@@ -107,7 +107,7 @@ def crf_channels(
         unaries = [label_energies(hard, len(scores[0]), unary_labels) for hard in channels]
     else:
         unaries = [softmax_energies(stack) for stack in scores]
-    return [hard_channels(marginals) for marginals in dense_crf(image, unaries, KERNELS[kernels])]
+    return [hard_channels(marginals) for marginals in dense_crf(image, unaries, kernels)]
 
 
 def _library():  # type: ignore[no-untyped-def]
@@ -117,6 +117,6 @@ def _library():  # type: ignore[no-untyped-def]
     except ImportError as error:
         raise UserError(
             f"the dense CRF is not installed ({error}): `pip install pydensecrf2` (needs a C++ compiler), or set to "
-            "none what asks for it: masks.crf, segmenter.test_crf, affinity.crf, localizer.<method>.crf"
+            "none what asks for it: masks.crf, predict.crf, affinity.crf, localizer.<method>.crf"
         ) from error
     return densecrf

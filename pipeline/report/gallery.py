@@ -26,7 +26,7 @@ from pipeline.report.pictures import (
 )
 from pipeline.run.errors import UserError
 
-SEEDS, MASKS, PREDICTIONS = Path("data/seeds"), Path("data/masks"), Path("data/segmenter/predictions")
+SEEDS, MASKS, PREDICTIONS = Path("data/seeds"), Path("data/masks"), Path("data/predictions")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Literal, TypeVar
 
 from pydantic import ValidationError
 
-from models.knobs import Knobs, Seed
+from models.knobs import CrfReference, Knobs, Seed
 from pipeline.run.errors import UserError
 
 CONFIG = Path("data/config")
@@ -19,6 +19,12 @@ class Told(Knobs):
     """What every stage is told besides its knobs: the digest of the code that it runs (see `pipeline.config.code`)."""
 
     code: str = ""
+
+
+class CrfTold(Told):
+    """What stages with a dense CRF are told besides."""
+
+    crf_reference: CrfReference = None
 
 
 class Seeded(Told):

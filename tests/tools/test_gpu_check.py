@@ -86,7 +86,7 @@ def test_presets_keep_published_crops_and_batches() -> None:
             assert one.optimisation.model_copy(update={"epochs": EPOCHS}) == other.optimisation
         assert checked.classifier.weights == checked.localizer.dual_branch.weights == "none"
         assert checked.cams == published.cams and checked.refine == published.refine
-        assert checked.affinity.crf is checked.localizer.amn.crf is checked.segmenter.test_crf is None
+        assert checked.affinity.crf is checked.localizer.amn.crf is checked.predict.crf is None
 
 
 def test_failed_work_is_a_row_and_other_work_goes_on() -> None:

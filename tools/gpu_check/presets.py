@@ -94,7 +94,6 @@ def changes(settings: Settings) -> dict[str, Callable[[Any], Any]]:
         "weights": lambda weights: "none",
         "epochs": lambda epochs: EPOCHS,
         "crf": lambda kernels: None,
-        "test_crf": lambda kernels: None,
     }
     return wanted | dict(tiny.CHANGES if settings.tiny else {})
 

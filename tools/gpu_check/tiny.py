@@ -14,7 +14,7 @@ SMALL = {
     "conformer_s": "conformer_tiny",
     "conformer_b": "conformer_tiny",
     "vit_base": "lite0_early_vit",
-    "deeplabv3_resnet101": "efficientnet_lite0_aspp",
+    "deeplabv3_resnet101": "efficientnet_lite0_deeplabv3plus",
 }
 """The network of the registry that stands for a large one."""
 
@@ -40,7 +40,7 @@ CHANGES: Mapping[str, Callable[[Any], Any]] = {
     "radius": lambda radius: 2,  # so that small grids have pairs
     "batch": lambda batch: 2 * world_size(),
     "train": lambda photographs: 4,
-    "test_scales": lambda scales: scales[:1],
+    "scales": lambda scales: scales[:1],
     "workers": lambda workers: 0,
 }
 """What becomes of knobs, by the last part of their names."""

@@ -17,7 +17,7 @@ from models.dual_branch import task as dual_branch
 from models.dual_branch.task import DualBranchTask, tasks
 from models.toco import task as toco
 from models.toco.contrast import ContrastHeads
-from pipeline import extract_cams, refine_cams, train_classifier, train_localizer, train_segmenter
+from pipeline import extract_cams, predict, refine_cams, train_classifier, train_localizer, train_segmenter
 from pipeline.config.load import resolve
 from pipeline.data.masks import read_mask
 from pipeline.data.three_views import ThreeViews
@@ -45,8 +45,8 @@ SMALL: dict[str, Any] = {
     "cams__long_side": 64,
     "cams__scales": [1.0, 0.5],
     "refine__long_side": 48,
-    "segmenter__test_long_side": 64,
-    "segmenter__test_scales": [1.0],
+    "predict__long_side": 64,
+    "predict__scales": [1.0],
 }
 
 
@@ -207,7 +207,7 @@ def test_branches_that_do_not_go_together(project: Path) -> None:
 def test_the_whole_chain(trainings: Trainings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(trainings().folder, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    configure("extract_cams", "refine_cams", "train_segmenter")
+    configure("extract_cams", "refine_cams", "train_segmenter", "predict")
     assert read_json(Path("metrics/details/classifier.json"), "")["classes_scored"] == 0
     assert read_json(LOCALIZER / "network.json", "")["network"] == "toco"
     assert not any(name.startswith(("branch", "contrast")) for name in here().weights())
@@ -221,7 +221,8 @@ def test_the_whole_chain(trainings: Trainings, tmp_path: Path, monkeypatch: pyte
         assert refined.id == seed.id and refined.class_ids == seed.class_ids and background is None
         assert maps.shape[0] == len(seed.class_ids) and maps.min(initial=0) >= 0 and maps.max(initial=0) <= 1
     run(train_segmenter)
+    run(predict)
     assert sha256(Path("data/segmenter") / WEIGHTS) == sha256(LOCALIZER / WEIGHTS)
-    predicted = sorted(path.name for path in Path("data/segmenter/predictions").glob("*.png"))
+    predicted = sorted(path.name for path in Path("data/predictions").glob("*.png"))
     assert predicted == ["6.png", "7.png"]
-    assert read_mask(Path("data/segmenter/predictions/6.png"), (40, 56)).max() <= 2
+    assert read_mask(Path("data/predictions/6.png"), (40, 56)).max() <= 2

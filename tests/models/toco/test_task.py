@@ -19,7 +19,7 @@ from models.toco.contrast import ContrastHeads
 from models.toco.knobs import TocoKnobs
 from models.toco.network import ToCoNetwork
 from models.toco.task import TocoTask, tasks
-from pipeline import extract_cams, train_classifier, train_segmenter
+from pipeline import extract_cams, predict, train_classifier, train_segmenter
 from pipeline.data.dataset import Photographs, resized_view
 from pipeline.data.manifest import load_manifest
 from pipeline.maps.store import fused_maps, read_store
@@ -42,8 +42,8 @@ SMALL: dict[str, Any] = {
     "localizer__toco__mask_start": 0.0,
     "cams__long_side": 64,
     "cams__scales": [1.0, 0.5],
-    "segmenter__test_long_side": 64,
-    "segmenter__test_scales": [1.0],
+    "predict__long_side": 64,
+    "predict__scales": [1.0],
 }
 
 
@@ -142,6 +142,7 @@ def test_a_localizer_without_decoder_does_not_segment(tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     write_photographs(tmp_path, val=1)
     write_network(LOCALIZER, {"network": "cam_classifier", "backbone": "efficientnet_lite0", "classes": 2})
-    configure("train_segmenter")
+    configure("train_segmenter", "predict")
+    run(train_segmenter)
     with pytest.raises(UserError, match="a localizer that segments, but cam_classifier does not"):
-        run(train_segmenter)
+        run(predict)

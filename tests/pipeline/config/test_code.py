@@ -13,7 +13,7 @@ from models.registry import AFFINITIES, CLASSIFIERS, METHODS, Method
 from pipeline.config import code
 from pipeline.config.code import LENGTH, PACKAGES, TEMPLATES, code_digest, imported
 from pipeline.config.load import resolve
-from pipeline.config.stages import SCORED, UPSTREAM, stage_configs
+from pipeline.config.stages import SCORED, UPSTREAM, stage_configs, stage_entries
 from pipeline.scoring.artefacts import EVALUATED
 from tests.support import ROOT
 from tests.support.knobs import shipped
@@ -122,7 +122,7 @@ def test_declaring_a_knob_counts_for_its_readers_alone(edit: Edit) -> None:
     assert changed_by(edit, "models/esol/knobs.py", "\nADDED = 1\n", "cam", "toco") == [set(), set()]
     assert changed_by(edit, "pipeline/config/params.py", "\nADDED = 1\n", "cam", "toco") == [set(), set()]
     (found,) = changed_by(edit, "models/segmenters/knobs.py", "\nADDED = 1\n", "cam")
-    assert found == {"train_segmenter", "evaluate_segmenter"}
+    assert found == {"train_segmenter", "predict", "evaluate_segmenter"}
 
 
 def test_a_rule_counts_where_it_is_asked_for(edit: Edit) -> None:
@@ -167,17 +167,25 @@ def test_ground_truth_is_imported_by_evaluate_and_report_alone() -> None:
     stages = sorted({"evaluate" if stage in SCORED else stage for stage in digests("cam")})
     module = ROOT / "pipeline/data/ground_truth.py"
     assert [stage for stage in stages if module in imported([f"pipeline.{stage}"])] == ["evaluate", "report"]
+    # Full supervision alone loads it in make_masks, by name.
+    entries = {method: stage_entries(resolve(shipped(method=method))) for method in ("cam", "supervised")}
+    reads = {
+        method: [s for s, named in found.items() if module in imported([n for n in named if isinstance(n, str)])]
+        for method, found in entries.items()
+    }
+    assert reads == {"cam": [], "supervised": ["make_masks"]}
 
 
 DYNAMIC = {
     "models/build.py",
     "models/propagation/rules/__init__.py",
+    "pipeline/make_masks.py",
     "pipeline/prepare_data.py",
     "pipeline/train_localizer.py",
 }
 
 
-def test_modules_are_imported_by_name_in_four_places_that_the_digest_knows() -> None:
+def test_modules_are_imported_by_name_in_five_places_that_the_digest_knows() -> None:
     found = set()
     for package in PACKAGES:
         for path in (ROOT / package).rglob("*.py"):

@@ -26,12 +26,14 @@ STAGES = {
     "refine": "refine_cams",
     "masks": "make_masks",
     "segmenter": "train_segmenter",
+    "predict": "predict",
     "report": "report",
 }
 """The stage that reads a group of knobs."""
 
 ELSEWHERE = {
     "data.watch": "dvc.yaml",
+    "crf_reference": "make_masks",
     "method": "report",
     "profile": "report",
     "bg_thresh": "make_masks",

@@ -72,7 +72,7 @@ def train_and_predict() -> None:
             ids = manifest.class_ids(record)
             maps = tuple(torch.from_numpy(rng.normal(size=(len(ids), *size))) for size in ((3, 4), (6, 9)))
             entries.append(CamEntry(record.id, record.size, tuple(ids), maps, (record.size,) * len(maps)))
-        folder = Path("data/masks" if record.split == "train" else "data/segmenter/predictions")
+        folder = Path("data/masks" if record.split == "train" else "data/predictions")
         labels = rng.choice([0, *range(1, len(manifest.classes) + 1), IGNORE], (HEIGHT, WIDTH)).astype(np.uint8)
         write_mask(folder / f"{record.id}.png", labels if record.split == "train" else labels % IGNORE)
     for name in ("seeds", "refined"):

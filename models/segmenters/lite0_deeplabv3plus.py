@@ -1,0 +1,41 @@
+"""EfficientNet-Lite0 with a DeepLabV3+ decoder: the segmenter of the compact profile."""
+
+from __future__ import annotations
+
+from segmentation_models_pytorch.decoders.deeplabv3.decoder import DeepLabV3PlusDecoder
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.networks.lite0 import EfficientNetLite0
+from models.segmenters.segmenter import Segmenter
+
+RATES = (6, 12, 18)
+WIDTH = 128
+
+
+class Lite0DeepLabV3Plus(Segmenter):
+    """EfficientNet-Lite0 at stride 16, an atrous pyramid of separable convolutions, and a decoder with a skip at stride 4.
+
+    The decoder is segmentation_models_pytorch's. It starts from the 320 channels before the wide head convolution, which
+    is made for classification.
+
+    Source: Chen et al., ECCV 2018 (DeepLabV3+): `published`; the trunk and the width of 128 are the compact profile's.
+    """
+
+    def __init__(self, labels: int) -> None:
+        super().__init__()
+        backbone = EfficientNetLite0(depth=5)
+        channels = (3, *backbone.channels)
+        self.head = nn.Sequential()
+        self.head.decoder = DeepLabV3PlusDecoder(channels, 5, WIDTH, RATES, 16, aspp_separable=True, aspp_dropout=0.1)
+        self.head.classifier = nn.Conv2d(WIDTH, labels, 1)
+        self.backbone, self.mean, self.std = backbone, backbone.mean, backbone.std
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised images (B, 3, H, W) to logits (B, labels, H, W)."""
+        height, width = images.shape[2:]
+        padded = functional.pad(images, (0, -width % 16, 0, -height % 16))
+        features = [padded, *self.backbone(padded)]
+        logits = self.head.classifier(self.head.decoder(features))
+        upsampled = functional.interpolate(logits, padded.shape[2:], mode="bilinear", align_corners=False)
+        return upsampled[:, :, :height, :width]

@@ -1,0 +1,103 @@
+"""Stage predict: the segmentation network's masks of the validation photographs, without tags.
+
+Nothing is trained here, so other scales or another CRF retrain nothing. A photograph that is done is never done again
+after a kill.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from models.kernels import kernels_for
+from models.segmenters.knobs import PredictKnobs
+from models.segmenters.segmenter import Segmenter, predict
+from pipeline.data.dataset import Photographs, resized_view
+from pipeline.data.images import SMALLEST_SIDE, scaled_size
+from pipeline.data.manifest import PREPARED, Manifest, Record, load_manifest
+from pipeline.data.masks import write_mask
+from pipeline.maps.background import hard_channels
+from pipeline.maps.crf import dense_crf, softmax_energies
+from pipeline.run.errors import UserError
+from pipeline.run.files import new_folder, read_json
+from pipeline.run.resume import resume_folder
+from pipeline.run.runtime import Machine, barrier, rank, world_size
+from pipeline.run.stage import run_distributed_stage
+from pipeline.run.told import CrfTold, told
+from pipeline.training.weights import load_network
+
+INPUT, OUTPUT = Path("data/segmenter"), Path("data/predictions")
+
+Labels = NDArray[np.uint8]
+
+
+class PredictConfig(PredictKnobs, CrfTold):
+    """What predict is told."""
+
+
+def main(machine: Machine) -> None:
+    """Predict what is not there yet, then put all of it into place."""
+    config = told("predict", PredictConfig)
+    inputs = [INPUT, PREPARED / "manifest.csv", PREPARED / "classes.json"]
+    with resume_folder("predict", config, inputs) as folder:
+        network, masks = load_segmenter(INPUT, machine), folder / "masks"
+        predict_split(network, load_manifest().split("val"), config, masks, machine)
+        barrier()
+        if rank() == 0:
+            with new_folder(OUTPUT) as output:
+                shutil.copytree(masks, output, dirs_exist_ok=True)
+
+
+def load_segmenter(folder: Path, machine: Machine) -> Segmenter:
+    """The network that train_segmenter left, on its device and ready to predict.
+
+    Raises:
+        UserError: it is a localizer that does not segment.
+    """
+    network = load_network(folder, "train_segmenter")
+    segmenter = network if isinstance(network, Segmenter) else network.segmenter()
+    if segmenter is None:
+        trained = read_json(folder / "network.json", "train_segmenter")["network"]
+        raise UserError(
+            f"segmenter.network = localizer needs a localizer that segments, but {trained} does not; choose another "
+            "segmenter.network"
+        )
+    return segmenter.to(machine.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+
+
+def predict_split(
+    network: Segmenter, manifest: Manifest, config: PredictConfig, output: Path, machine: Machine
+) -> None:
+    """Write the prediction of every photograph of a split that is not there yet; tags are not used."""
+    photographs = Photographs(manifest, machine.root)
+    mine = manifest.records[rank() :: world_size()]
+    for record in tqdm(mine, desc="predictions", disable=None):
+        if not (path := output / f"{record.id}.png").exists():
+            write_mask(path, predicted_labels(network, photographs.read(record), record, config, machine))
+
+
+def predicted_labels(
+    network: Segmenter, image: Labels, record: Record, config: PredictConfig, machine: Machine
+) -> Labels:
+    """The prediction (H, W) for one photograph: several scales, mirror images, CRF where the knob says so."""
+    height, width = scaled_size(record.size, config.long_side)
+    views = []
+    for scale in config.scales:
+        size = scaled_size((height, width), max(height, width) * scale, SMALLEST_SIDE)
+        views.append(resized_view(image, size, (network.mean, network.std)).to(machine.device))
+    with machine.autocast():
+        probabilities = predict(network, views, record.size).float().cpu().numpy()
+    kernels = kernels_for(config.crf, record.size, config.crf_reference)
+    if kernels is None:
+        return hard_channels(probabilities)
+    (marginals,) = dense_crf(image, [softmax_energies(probabilities)], kernels)
+    return hard_channels(marginals)
+
+
+if __name__ == "__main__":
+    run_distributed_stage(main)
