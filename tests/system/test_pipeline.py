@@ -151,7 +151,7 @@ def test_study_runs_experiments_in_temporary_copies(project: Path, monkeypatch: 
     study.keep_metrics(commit_of_run, kept, artefacts)
     assert read_scores(kept, "masks", "")["protocol"]["bg_thresh"] == "otsu"
     assert digests(project, "data/masks") == before, "the workspace is left alone"
-    assert "| irn | otsu | 1 |" in study_table(study_runs(Path("metrics/studies/rules")))
+    assert "| irn | otsu | 1 x 1 |" in study_table(study_runs(Path("metrics/studies/rules")))
     shutil.rmtree("metrics/studies")
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
 
 from pipeline.config.load import resolve
@@ -12,7 +9,6 @@ from pipeline.data.manifest import Manifest, Record
 from pipeline.data.tune import drawn, marked, validated_on_tune
 from pipeline.run.errors import UserError
 from tests.support.knobs import shipped
-from tests.support.project import configure
 from tests.support.sources import SPLIT_HEADER, folder, photos, prepare, refusal, table
 
 RECORDS = [Record(f"p{number}", "val" if number % 4 == 0 else "train", "", 1, 1, ("a",)) for number in range(400)]
@@ -79,9 +75,3 @@ def test_validation_on_no_photograph_is_refused_by_configure() -> None:
         resolve(shipped(data__tune=0.0, data__validate_on="tune"))
     with pytest.raises(UserError, match=r"data\.tune"):
         resolve(shipped(data__tune=0.95))
-
-
-def test_only_prepare_data_and_the_page_are_told(tmp_path: Path) -> None:
-    configure(tmp_path, data__tune=0.3)
-    told = json.loads((tmp_path / "data/config/prepare_data.json").read_text())
-    assert told["tune"] == 0.3 and told["validate_on"] == "val"
