@@ -121,7 +121,7 @@ def test_every_stage_leaves_its_artefacts_and_numbers(project: Path) -> None:
     assert len(list((project / "data/masks").glob("*.png"))) == 8
     shown = run("dvc", "metrics", "show", cwd=project, quiet=True)
     assert all(f"metrics/{name}.json" in shown for name in (*ARTEFACTS, "classifier"))
-    assert max(map(len, shown.splitlines())) <= 120 and "details" not in shown, "it fits a terminal"
+    assert max(map(len, shown.splitlines())) <= 132 and "details" not in shown, "it fits a wide terminal"
 
 
 def test_second_repro_runs_nothing(project: Path) -> None:
