@@ -1,15 +1,16 @@
 """Stage evaluate: scores of one artefact against ground-truth masks, which only this stage reads (report shows them).
 
 Run as `python -m pipeline.evaluate seeds` (or rules, localizer, refined, masks, segmenter). Maps and masks are scored
-on the training split, restricted to the tags; predictions on the validation split, without tags. Where the data set has
-no masks, what can be said without them is reported: coverage. `metrics/<artefact>.json` gets the numbers that people
-compare, `metrics/details/<artefact>.json` all else; rules and localizer have details alone.
+on the training split without its tune photographs, restricted to the tags; predictions on the validation split, without
+tags. Where the data set has no masks, what can be said without them is reported: coverage. `metrics/<artefact>.json`
+gets the numbers that people compare, `metrics/details/<artefact>.json` all else, `data/counts/<artefact>.npz` the
+confusion matrix of each photograph; rules and localizer have details alone.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,16 @@ from pipeline.maps.background import Threshold, hard_labels, with_background
 from pipeline.run.files import new_folder, write_json
 from pipeline.run.stage import run_light_stage
 from pipeline.run.told import Runtime, told
-from pipeline.scoring.artefacts import EVALUATED
-from pipeline.scoring.charts import save_curve, save_epochs, save_over_activation, save_per_class, save_rules
+from pipeline.scoring.artefacts import EVALUATED, VALIDATION
+from pipeline.scoring.charts import (
+    save_calibration,
+    save_curve,
+    save_epochs,
+    save_over_activation,
+    save_per_class,
+    save_rules,
+)
+from pipeline.scoring.counts import COUNTS, Counts, counts_path, save_counts
 from pipeline.scoring.records import details_path, write_scores
 from pipeline.scoring.scores import over_activation
 from pipeline.scoring.tally import MAP_SCORES, Coverage, Item, Tally, some
@@ -56,31 +65,34 @@ def main(runtime: Runtime) -> None:
     config = told(f"evaluate_{artefact}", EvaluateConfig)
     if artefact in WITHOUT_NUMBERS:
         WITHOUT_NUMBERS[artefact](config, runtime.folder)
+        save_counts(counts_path(COUNTS, artefact), Counts())
         return
     manifest = load_manifest()
     split = manifest.split("val" if artefact == "segmenter" else "train")
     with new_folder(METRICS / "plots" / artefact) as plots:
         scores = evaluate(artefact, split, config, runtime.folder, plots)
+    if artefact in MAP_ARTEFACTS:
+        scores |= evaluate_validation(artefact, manifest.split("val"), config, runtime.folder)
     write_scores(METRICS, artefact, scores)
 
 
 def evaluate(artefact: str, manifest: Manifest, config: EvaluateConfig, root: Path, plots: Path) -> dict[str, Any]:
-    """All scores of one artefact and what they mean; charts go into `plots`."""
+    """All scores of one artefact and what they mean; charts go into `plots`, counts into `data/counts`."""
     truth, coverage = GroundTruth(manifest, root), Coverage(manifest)
-    tally = Tally(truth, manifest)
-    for item in coverage.counted(read_artefact(artefact, manifest, config.bg_thresh)):
-        tally.add(item)
+    items = coverage.counted(read_artefact(artefact, manifest, config.bg_thresh))
+    tally, tuning = tallied(items, truth, manifest)
+    save_counts(counts_path(COUNTS, artefact), tally.counts)
     scores: dict[str, Any] = {
         "images": len(tally.scored),
         "coverage": coverage.summary(),
-        "protocol": protocol(artefact, config, tally.scored),
+        "protocol": protocol(artefact, config, manifest, tally.scored),
         "code": config.code,
     }
     if not tally.scored:
         print("no masks were given: reporting coverage only")
         save_per_class(plots, coverage.per_class(), f"{artefact}: share of tags that the mask shows", "share")
         return scores
-    scores |= tally.summary()
+    scores |= summary_with_tune(tally, tuning)
     if artefact == "seeds" and (earlier := store_scores(Path("data/seeds"), truth, manifest, config.bg_thresh)):
         scores["earlier"] = earlier
     if not tally.confusion[1:].any():
@@ -91,7 +103,36 @@ def evaluate(artefact: str, manifest: Manifest, config: EvaluateConfig, root: Pa
     if "oracle" in scores:
         used = 0.5 if config.bg_thresh is None else config.bg_thresh
         save_curve(plots, *tally.curve_points(), used if isinstance(used, float | int) else None)
+    if "calibration" in scores:
+        save_calibration(plots, scores["calibration"]["bins"], scores["calibration"]["ece"])
     return scores
+
+
+def tallied(items: Iterable[Item], truth: GroundTruth, manifest: Manifest) -> tuple[Tally, Tally]:
+    """Counts of the photographs that are reported, and of those on which masks may choose something."""
+    tally, tuning = Tally(truth, manifest.reported()), Tally(truth, manifest.to_choose_on())
+    for item in items:
+        tally.add(item)
+        tuning.add(item)
+    return tally, tuning
+
+
+def summary_with_tune(tally: Tally, tuning: Tally) -> dict[str, Any]:
+    """The scores of the photographs that are reported, and what the others chose."""
+    chosen = tally.tuned_on(tuning)
+    return tally.summary() | ({"tune": chosen} if chosen else {})
+
+
+def evaluate_validation(artefact: str, manifest: Manifest, config: EvaluateConfig, root: Path) -> dict[str, Any]:
+    """Scores of the maps of the validation photographs, where there are some; they know tags that no mask may use."""
+    store = Path("data") / artefact / VALIDATION
+    if not store.exists():
+        return {}
+    tally = Tally(GroundTruth(manifest, root), manifest)
+    for item in read_maps(store, manifest, config.bg_thresh):
+        tally.add(item)
+    scores = some(tally.summary(), MAP_SCORES) if tally.scored else {}
+    return {"val": scores | {"images": len(tally.scored), "uses": "image tags of the validation photographs"}}
 
 
 def evaluate_epochs(config: EvaluateConfig, root: Path) -> None:
@@ -105,9 +146,7 @@ def evaluate_epochs(config: EvaluateConfig, root: Path) -> None:
     rows: list[dict[str, Any]] = []
     for store in sorted(Path("data/localizer/epochs").glob("*-*")):
         network, epoch = store.name.rsplit("-", 1)
-        tally = Tally(truth, manifest)
-        for item in read_maps(store, manifest, None):
-            tally.add(item)
+        tally, _ = tallied(read_maps(store, manifest, None), truth, manifest)
         if tally.curve.histogram.any():
             scores = tally.summary()
             rows.append(
@@ -141,8 +180,8 @@ def write_details(
     artefact: str, scores: dict[str, Any], config: EvaluateConfig, truth: GroundTruth, manifest: Manifest
 ) -> None:
     """Write scores of several maps at once: no one number of them could stand in a metrics file."""
-    known = {record.id for record in truth.known(manifest)}
-    facts = {"protocol": protocol(artefact, config, known), "code": config.code}
+    known = {record.id for record in truth.known(manifest.reported())}
+    facts = {"protocol": protocol(artefact, config, manifest, known), "code": config.code}
     write_json(details_path(METRICS, artefact), scores | facts)
 
 
@@ -154,24 +193,22 @@ def store_scores(
 ) -> dict[str, dict[str, Any]]:
     """Scores of every store of maps below a folder, by the store's name; none where no mask is known."""
     found: dict[str, dict[str, Any]] = {}
-    for store in sorted(path for path in folder.iterdir() if path.is_dir()):
-        tally = Tally(truth, manifest)
-        for item in read_maps(store, manifest, bg_thresh):
-            tally.add(item)
+    for store in sorted(path for path in folder.iterdir() if path.is_dir() and path.name != VALIDATION):
+        tally, tuning = tallied(read_maps(store, manifest, bg_thresh), truth, manifest)
         if tally.scored:
-            found[store.name] = some(tally.summary(), MAP_SCORES)
+            found[store.name] = some(summary_with_tune(tally, tuning), MAP_SCORES)
     return found
 
 
-def protocol(artefact: str, config: EvaluateConfig, scored: set[str]) -> dict[str, Any]:
+def protocol(artefact: str, config: EvaluateConfig, manifest: Manifest, scored: set[str]) -> dict[str, Any]:
     """What the numbers mean: split, background threshold, and all that the configuration says."""
     threshold = "none" if config.bg_thresh is None else config.bg_thresh
-    facts = {"crf": "none", "refine": "none"} | {k: "none" if v is None else v for k, v in config.protocol.items()}
+    facts: dict[str, Any] = dict.fromkeys(("crf", "refine", "pixel_labels"), "none")
+    facts |= {key: "none" if value is None else value for key, value in config.protocol.items()}
     facts |= {
-        "split": "val" if artefact == "segmenter" else "train",
+        "split": manifest.validation_name() if artefact == "segmenter" else "train",
         "tags_restrict_classes": artefact != "segmenter",
         "ignored_label": "255 in ground truth; 255 in a mask counts as background",
-        "pixel_labels": "none but the oracle threshold" if artefact in MAP_ARTEFACTS and scored else "none",
         "masks_given": bool(scored),
     }
     return facts if artefact == "segmenter" else facts | {"bg_thresh": threshold}

@@ -1,9 +1,10 @@
 """Stage extract_cams: activation maps of the training photographs, into the CAM store (see `pipeline.maps.extraction`).
 
-`data/seeds` holds the first rule's maps, and in folders below it those that the network gives of earlier blocks or
-stages, which only `evaluate seeds` reads. Where several rules are asked for, `data/rules` holds a store of each, which
-only `evaluate rules` reads. With several processes each takes every n-th shard. A shard that is complete is never
-computed again after a kill.
+`data/seeds` holds the first rule's maps. Folders below it hold those that the network gives of earlier blocks or stages
+and, where they are asked for, those of the validation photographs; `evaluate seeds` alone reads them, and `refine_cams`
+refines the latter. Where several rules are asked for, `data/rules` holds a store of each, which only `evaluate rules`
+reads. With several processes each takes every n-th shard. A shard that is complete is never computed again after a
+kill.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pipeline.run.resume import resume_folder
 from pipeline.run.runtime import Machine, barrier, rank
 from pipeline.run.stage import run_distributed_stage
 from pipeline.run.told import Told, told
+from pipeline.scoring.artefacts import VALIDATION
 from pipeline.training.weights import load_network
 
 LOCALIZER, OUTPUT, COMPARED = Path("data/localizer"), Path("data/seeds"), Path("data/rules")
@@ -44,7 +46,11 @@ def main(machine: Machine) -> None:
         PREPARED / "classes.json",
     ]
     with resume_folder("extract_cams", config, inputs) as folder:
-        count = extend_store(network, load_manifest().split("train"), config, folder, machine)
+        manifest = load_manifest()
+        count = extend_store(network, manifest.split("train"), config, folder, machine)
+        if config.validation:
+            held_out, knobs = manifest.split("val"), config.of_validation()
+            val_count = extend_store(network, held_out, knobs, folder / VALIDATION, machine, "validation maps")
         barrier()
         if rank() == 0:
             with new_folder(OUTPUT) as output:
@@ -52,6 +58,8 @@ def main(machine: Machine) -> None:
                 for text in config.rules[1:]:
                     if load_rule(config.rule(text)[0]).earlier is not None:
                         copy_store(rule_folder(folder, text, config), output / text, count)
+                if config.validation:
+                    copy_store(folder / VALIDATION, output / VALIDATION, val_count)
             with new_folder(COMPARED) as output:
                 for text in config.rules if len(config.rules) > 1 else ():
                     copy_store(rule_folder(folder, text, config), output / text, count)

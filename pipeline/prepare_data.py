@@ -17,6 +17,7 @@ from tqdm import tqdm
 from pipeline.data.images import read_image
 from pipeline.data.manifest import PREPARED, Manifest, Record, save_ground_truth, save_manifest
 from pipeline.data.sources.source import SPLITS, PrepareDataConfig, Source, data_root
+from pipeline.data.tune import marked, validated_on_tune
 from pipeline.run.errors import UserError, listed
 from pipeline.run.files import inside, sha256, write_json
 from pipeline.run.stage import run_light_stage
@@ -32,11 +33,11 @@ def main(runtime: Runtime) -> None:
         UserError: listing all that is wrong with the data.
     """
     config = told("prepare_data", PrepareDataConfig)
-    source, root = import_module(f"pipeline.data.sources.{config.name}").read(config), data_root(config)
-    records = [record for split in SPLITS for record in source.records if record.split == split]
+    source, root = _source(config, runtime.workers), data_root(config)
+    records = split_records(source, config)
     checked, problems = check_images(root, records, config.max_megapixels, runtime.workers)
     problems = [*source.problems, *problems, *_stray_masks(root, source)]
-    problems = problems or _unusable(records, source.classes)
+    problems = problems or _unusable(records, source.classes, config)
     if problems:
         raise UserError(f"data.name = {config.name}: the data cannot be used as they are:\n{listed(problems)}")
     manifest = Manifest(tuple(checked), tuple(source.classes))
@@ -44,10 +45,24 @@ def main(runtime: Runtime) -> None:
     save_manifest(PREPARED, manifest)
     save_ground_truth(PREPARED, source.masks, source.label_map, source.reader)
     write_json(PREPARED / "notes.json", notes)
-    sizes = ", ".join(f"{len(manifest.split(split).records)} {split}" for split in SPLITS)
+    parts = {"train": manifest.split("train"), manifest.validation_name(): manifest.split("val")}
+    sizes = ", ".join(f"{len(part.records)} {name}" for name, part in parts.items())
     print(f"{sizes} images, {len(manifest.classes)} classes, {len(source.masks)} masks for evaluation")
     for note in notes:
         print(f"note: {note}")
+
+
+def split_records(source: Source, config: PrepareDataConfig) -> list[Record]:
+    """The photographs of both splits, training first, with those marked on which masks may choose something."""
+    ordered = [record for split in SPLITS for record in source.records if record.split == split]
+    records = marked(ordered, config.tune)
+    return validated_on_tune(records) if config.validate_on == "tune" else records
+
+
+def _source(config: PrepareDataConfig, workers: int) -> Source:
+    """What the module of the data set reads or draws."""
+    source: Source = import_module(f"pipeline.data.sources.{config.name}").read(config, workers)
+    return source
 
 
 def check_images(
@@ -92,10 +107,12 @@ def _stray_masks(root: Path, source: Source) -> list[str]:
     return problems
 
 
-def _unusable(records: list[Record], classes: list[str]) -> list[str]:
+def _unusable(records: list[Record], classes: list[str], config: PrepareDataConfig) -> list[str]:
     """What makes a data set useless although each of its images is fine."""
     sizes = Counter(record.split for record in records)
     problems = [f"no image is in the split {split}" for split in SPLITS if not sizes[split]]
+    if problems and config.validate_on == "tune":
+        problems.append(f"data.validate_on = tune with data.tune = {config.tune}: change the share")
     problems += [f"two images have the id {i!r}" for i, n in Counter(r.id for r in records).items() if n > 1]
     if not classes:
         problems.append("there are no classes: no image has a tag")

@@ -29,6 +29,7 @@ from pipeline.run.resume import resume_folder
 from pipeline.run.runtime import Machine, barrier, rank, world_size
 from pipeline.run.stage import run_distributed_stage
 from pipeline.run.told import Told, told
+from pipeline.scoring.artefacts import VALIDATION
 from pipeline.training.weights import load_network
 
 SEEDS, AFFINITY, OUTPUT = Path("data/seeds"), Path("data/affinity"), Path("data/refined")
@@ -45,24 +46,51 @@ def main(machine: Machine) -> None:
     if config.rule not in RULES:
         if rank() == 0:
             with new_folder(OUTPUT) as output:
-                for shard in shards(SEEDS):
-                    shutil.copyfile(shard, output / shard.name)
+                for store in stores():
+                    copy_shards(SEEDS / store, output / store)
         return
     network = load_affinity(config.rule, machine) if config.rule in NEEDS else None
-    photographs = Photographs(load_manifest().split("train"), machine.root)
+    manifest = load_manifest()
     with resume_folder("refine_cams", config, [SEEDS, AFFINITY]) as folder:
-        sources = shards(SEEDS)
-        for number in range(rank(), len(sources), world_size()):
-            if not (path := shard_path(folder, number)).exists():
-                entries = {entry.id: entry for entry in read_shard(sources[number])}
-                title = f"{config.rule}, shard {number + 1} of {len(sources)}"
-                refined = refined_entries(network, photographs, entries, config, machine, title)
-                write_shard(path, refined, config.model_dump(exclude={"code"}))
+        for store, split in stores().items():
+            photographs = Photographs(manifest.split(split), machine.root)
+            extend_refined(network, photographs, SEEDS / store, folder / store, config, machine)
         barrier()
         if rank() == 0:
             with new_folder(OUTPUT) as output:
-                for number in range(len(sources)):
-                    shutil.copyfile(shard_path(folder, number), shard_path(output, number))
+                for store in stores():
+                    copy_shards(folder / store, output / store)
+
+
+def stores() -> dict[str, str]:
+    """The stores that there are, as folders below the seeds, with their split: validation maps are made on demand."""
+    return {"": "train"} | ({VALIDATION: "val"} if (SEEDS / VALIDATION).exists() else {})
+
+
+def copy_shards(source: Path, target: Path) -> None:
+    """Copy the shards of a store into a folder, which is made where there is none."""
+    target.mkdir(exist_ok=True)
+    for shard in shards(source):
+        shutil.copyfile(shard, target / shard.name)
+
+
+def extend_refined(
+    network: AffinityNetwork | None,
+    photographs: Photographs,
+    seeds: Path,
+    folder: Path,
+    config: RefineCamsConfig,
+    machine: Machine,
+) -> None:
+    """Refine the shards of one store that are not there yet; several processes take every n-th."""
+    folder.mkdir(exist_ok=True)
+    sources = shards(seeds)
+    for number in range(rank(), len(sources), world_size()):
+        if not (path := shard_path(folder, number)).exists():
+            entries = {entry.id: entry for entry in read_shard(sources[number])}
+            title = f"{config.rule}, shard {number + 1} of {len(sources)}"
+            refined = refined_entries(network, photographs, entries, config, machine, title)
+            write_shard(path, refined, config.model_dump(exclude={"code"}))
 
 
 def load_affinity(rule: str, machine: Machine) -> AffinityNetwork:

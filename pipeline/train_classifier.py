@@ -41,7 +41,13 @@ OUTPUT, METRICS, PLOTS = (
 
 
 class TrainClassifierConfig(ClassifierKnobs, Seeded):
-    """What train_classifier is told."""
+    """What train_classifier is told.
+
+    Attributes:
+        pixel_labels: what its details say of the constants.
+    """
+
+    pixel_labels: str = "none"
 
 
 def main(machine: Machine) -> None:
@@ -63,6 +69,7 @@ def main(machine: Machine) -> None:
         history = fit(task, views, config.optimisation, config.seed, folder, machine)
         if rank() == 0:
             scores = tag_scores(network, manifest, sum(config.augmentation.long_side) / 2, machine)
+            scores["protocol"]["pixel_labels"] = config.pixel_labels
             with new_folder(OUTPUT) as output:
                 save_network(output, network, description)
             save_history(PLOTS, history)
@@ -97,7 +104,7 @@ def tag_scores(network: Localizer, manifest: Manifest, long_side: float, machine
         "per_class": named,
         "classes_scored": len(named),
         "images": len(held_out.records),
-        "protocol": {"split": "val", "long_side": long_side, "pixel_labels": "none"},
+        "protocol": {"split": manifest.validation_name(), "long_side": long_side},
     }
 
 

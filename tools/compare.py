@@ -1,10 +1,10 @@
-"""A table of several runs: one row for each setting, mean and spread over its seeds.
+"""A table of several runs: one row for each setting, mean and spread over its trainings and drawings.
 
 `python -m tools.compare metrics/studies/scenes` prints Markdown from the scores of every run below a folder (a
-folder for each run, as `tools.study` keeps it: `<run>/<artefact>.json` and `<run>/details/<artefact>.json`). Runs that
-scored several propagation rules, earlier maps, or the localizer after every epoch give tables of that. With
+folder for each run, see `tools.kept`). Runs that scored several propagation rules, earlier maps, or the localizer after
+every epoch give tables of that; runs that kept the counts of their photographs are paired (see `tools.pairs`). With
 `--page docs/results.md` it rewrites the tables of that page between `<!-- study: scenes -->` (or `rules: scenes`,
-`earlier: scenes`, `epochs: scenes`) and `<!-- end -->`, so that no number there is typed by hand.
+`earlier: scenes`, `epochs: scenes`, `pairs: scenes`) and `<!-- end -->`, so that no number there is typed by hand.
 
 Runs of different code stand in no common table: what they differ in is said, and they are refused. `--mixed` lets them
 stand together, with a note below the table.
@@ -13,7 +13,6 @@ stand together, with a note below the table.
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import statistics
 from collections.abc import Callable, Iterable, Sequence
@@ -23,12 +22,13 @@ from typing import Any
 from pipeline.run.errors import UserError
 from pipeline.run.files import write_text
 from pipeline.run.stage import run_stage
-from pipeline.scoring.artefacts import ARTEFACTS
-from pipeline.scoring.records import joined
+from tools.kept import Run, drawing_of, place_of, setting, study_runs
+from tools.pairs import BASELINE, pairs_table
 
 COLUMNS = {
     "tag mAP": ("classifier", "map"),
     "seeds mIoU": ("seeds", "miou"),
+    "seeds, tuned": ("seeds", "tune", "at_tuned"),
     "seeds, oracle": ("seeds", "oracle", "miou"),
     "at threshold": ("seeds", "oracle", "threshold"),
     "refined mIoU": ("refined", "miou"),
@@ -37,6 +37,7 @@ COLUMNS = {
     "masks recall": ("masks", "recall"),
     "val mIoU": ("segmenter", "miou"),
 }
+CEILING, CEILING_METHOD = "of the ceiling", "supervised"
 RULE_COLUMNS = {
     "mIoU": ("miou",),
     "FPR": ("fpr",),
@@ -58,7 +59,7 @@ EPOCH_COLUMNS = ("first epoch", "best epoch", "last epoch", "last - best", "numb
 AS_NUMBER = ("at threshold", "number of the best")  # the others are percentages
 SHARED = ("prepare_data", "evaluate")  # stages that run the same code for every method
 
-Run = dict[str, Any]
+Place = tuple[str, int]
 Row = dict[str, float | None]
 
 
@@ -68,20 +69,22 @@ def main() -> None:
     parser.add_argument("study", type=Path, help="folder with one folder of scores for each run")
     parser.add_argument("--page", type=Path, help="file whose tables of this study are rewritten")
     parser.add_argument("--mixed", action="store_true", help="let runs of different code stand in one table, marked")
+    parser.add_argument("--baseline", default=BASELINE, help="method that every other is paired with (%(default)s)")
     arguments = parser.parse_args()
-    for place, lines in tables(arguments.study, arguments.mixed).items():
+    for place, lines in tables(arguments.study, arguments.mixed, arguments.baseline).items():
         if arguments.page is None:
             print(lines, end="\n\n")
         else:
             write_text(arguments.page, with_table(arguments.page.read_text("utf-8"), place, lines))
 
 
-def tables(study: Path, mixed: bool = False) -> dict[str, str]:
+def tables(study: Path, mixed: bool = False, baseline: str = BASELINE) -> dict[str, str]:
     """The Markdown tables of a study, by the place that they have in a page.
 
     Args:
         study: folder of its runs.
         mixed: whether runs of different code may stand in one table, which then says so.
+        baseline: the method that all others are paired with.
 
     Raises:
         UserError: there are no runs in the folder, or they are of different code and `mixed` is not given.
@@ -98,30 +101,10 @@ def tables(study: Path, mixed: bool = False) -> dict[str, str]:
         if rows := [run for run in runs if scores_of(run)]:
             note = code_note(rows, mixed)
             found[f"{kind}: {study.name}"] = make(rows) + (f"\n\n{note}" if note else "")
+    if pairs := pairs_table(study, baseline):
+        note = code_note(runs, mixed)
+        found[f"pairs: {study.name}"] = pairs + (f"\n\n{note}" if note else "")
     return found
-
-
-def study_runs(study: Path) -> list[Run]:
-    """The scores of every run of a study, by artefact.
-
-    Raises:
-        UserError: there are no runs in the folder, or one lacks the numbers of an artefact.
-    """
-    runs = [read_run(folder) for folder in sorted(study.iterdir()) if folder.is_dir()]
-    if not (runs := [run for run in runs if run]):
-        raise UserError(f"{study} holds no runs; a run is a folder of metrics JSON with their details beside them")
-    return runs
-
-
-def read_run(folder: Path) -> Run:
-    """The scores of one run, by artefact; rules and localizer have details alone."""
-    run: Run = {}
-    for path in sorted((folder / "details").glob("*.json")):
-        numbers, details = folder / path.name, json.loads(path.read_text("utf-8"))
-        if not numbers.exists() and path.stem in ("classifier", *ARTEFACTS):
-            raise UserError(f"{numbers} is missing; delete {folder} and let the study run again")
-        run[path.stem] = joined(json.loads(numbers.read_text("utf-8")) if numbers.exists() else {}, details)
-    return run
 
 
 # -------------------------------------------------------------------------------------------------- code of the runs
@@ -173,29 +156,41 @@ def code_differences(runs: Sequence[Run]) -> list[str]:
 
 
 def study_table(runs: Sequence[Run]) -> str:
-    """One row for each method and background threshold: the numbers of every stage."""
-    rows = [(setting(run), seed_of(run), numbers(run, COLUMNS)) for run in runs]
-    return table(("method", "background threshold"), COLUMNS, rows)
+    """One row for each method and background threshold: the numbers of every stage, and the share of the ceiling."""
+    rows = [(setting(run), place_of(run), numbers(run, COLUMNS) | {CEILING: of_ceiling(run, runs)}) for run in runs]
+    return table(("method", "background threshold"), [*COLUMNS, CEILING], rows)
+
+
+def of_ceiling(run: Run, runs: Sequence[Run]) -> float | None:
+    """A run's mIoU on the validation photographs over that of full supervision on the same drawing, where both are."""
+    full = [value(other, COLUMNS["val mIoU"]) for other in runs if is_ceiling(other, drawing_of(run))]
+    known, own = [v for v in full if v], value(run, COLUMNS["val mIoU"])
+    return own / statistics.mean(known) if known and own is not None else None
+
+
+def is_ceiling(run: Run, drawing: str) -> bool:
+    """Whether a run learned from true masks, on some drawing."""
+    return setting(run)[0] == CEILING_METHOD and drawing_of(run) == drawing
 
 
 def rules_table(runs: Sequence[Run]) -> str:
     """One row for each propagation rule and background threshold: the seeds that it gives."""
     rows = [
-        ((setting(run)[0], rule, setting(run)[1]), seed_of(run), numbers(scores, RULE_COLUMNS))
+        ((setting(run)[0], rule, setting(run)[1]), place_of(run), numbers(scores, RULE_COLUMNS))
         for run in runs
         for rule, scores in rules_of(run).items()
     ]
-    return table(("method", "propagation rule", "background threshold"), RULE_COLUMNS, rows)
+    return table(("method", "propagation rule", "background threshold"), [*RULE_COLUMNS], rows)
 
 
 def earlier_table(runs: Sequence[Run]) -> str:
     """One row for each method and maps of its network: the earlier ones, and those that were used."""
     rows = [
-        ((setting(run)[0], maps, setting(run)[1]), seed_of(run), numbers(scores, EARLIER_COLUMNS))
+        ((setting(run)[0], maps, setting(run)[1]), place_of(run), numbers(scores, EARLIER_COLUMNS))
         for run in runs
         for maps, scores in earlier_of(run).items()
     ]
-    return table(("method", "maps", "background threshold"), EARLIER_COLUMNS, rows)
+    return table(("method", "maps", "background threshold"), [*EARLIER_COLUMNS], rows)
 
 
 def rules_of(run: Run) -> dict[str, Any]:
@@ -219,55 +214,44 @@ def epochs_of(run: Run) -> dict[str, Any]:
 
 def epochs_table(runs: Sequence[Run]) -> str:
     """One row for each method, network and length: mIoU of its maps after the first, the best and the last epoch."""
-    rows: list[tuple[tuple[str, ...], int, Row]] = []
+    rows: list[tuple[tuple[str, ...], Place, Row]] = []
     for run in runs:
         for network, scores in epochs_of(run).items():
             curve = scores["miou"]
             best = curve.index(max(curve))
             cells = (curve[0], curve[best], curve[-1], curve[-1] - curve[best], float(best + 1))
             name = (setting(run)[0], network, str(len(curve)))
-            rows.append((name, seed_of(run), dict(zip(EPOCH_COLUMNS, cells, strict=True))))
+            rows.append((name, place_of(run), dict(zip(EPOCH_COLUMNS, cells, strict=True))))
     return table(("method", "network", "epochs"), EPOCH_COLUMNS, rows)
 
 
-def table(names: tuple[str, ...], columns: Iterable[str], rows: Sequence[tuple[tuple[str, ...], int, Row]]) -> str:
-    """Rows of the same name become one line: mean and spread over seeds.
+def table(names: tuple[str, ...], columns: Sequence[str], rows: Sequence[tuple[tuple[str, ...], Place, Row]]) -> str:
+    """Rows of the same name become one line: mean and spread over trainings and drawings.
 
     Raises:
-        UserError: two rows have the same name and seed: they differ in knobs that the table does not show.
+        UserError: two rows have the same name, seed and drawing: they differ in knobs that the table does not show.
     """
-    groups: dict[tuple[str, ...], list[Row]] = {}
-    seen: set[tuple[tuple[str, ...], int]] = set()
-    for name, seed, row in rows:
-        if (name, seed) in seen:
+    groups: dict[tuple[str, ...], dict[Place, Row]] = {}
+    for name, place, row in rows:
+        if place in groups.setdefault(name, {}):
             raise UserError(
-                f"two runs of {', '.join(name)} have seed {seed}; keep runs of other knobs in another study"
+                f"two runs of {', '.join(name)} have seed {place[1]} (drawing {place[0]}); keep runs of other knobs in "
+                "another study"
             )
-        seen.add((name, seed))
-        groups.setdefault(name, []).append(row)
-    header = [*names, "seeds", *columns]
+        groups[name][place] = row
+    header = [*names, "trainings x drawings", *columns]
     lines = [header, ["---"] * len(names) + ["---:"] * (len(header) - len(names))]
     for name, group in sorted(groups.items()):
-        cells = [cell(column, [row[column] for row in group]) for column in columns]
-        lines.append([*name, str(len(group)), *cells])
+        cells = [cell(column, [row[column] for row in group.values()]) for column in columns]
+        lines.append([*name, counted(list(group)), *cells])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def setting(run: Run) -> tuple[str, str]:
-    """What a run's row is named by: method and background threshold."""
-    protocol = protocol_of(run)
-    return protocol["method"], str(protocol["bg_thresh"])
-
-
-def seed_of(run: Run) -> int:
-    """A run's seed."""
-    return int(protocol_of(run)["seed"])
-
-
-def protocol_of(run: Run) -> dict[str, Any]:
-    """What a run states of itself with its seeds or, where it stopped before them, its localizer."""
-    protocol: dict[str, Any] = run["seeds" if "seeds" in run else "localizer"]["protocol"]
-    return protocol
+def counted(places: Sequence[Place]) -> str:
+    """How many trainings and drawings runs are of, and how many runs where some are missing: `3 x 2`, `5 of 3 x 2`."""
+    drawings, seeds = ({place[part] for place in places} for part in (0, 1))
+    grid = f"{len(seeds)} x {len(drawings)}"
+    return grid if len(places) == len(seeds) * len(drawings) else f"{len(places)} of {grid}"
 
 
 def numbers(scores: dict[str, Any], columns: dict[str, tuple[str, ...]]) -> Row:
@@ -286,7 +270,7 @@ def value(scores: dict[str, Any], keys: Iterable[str]) -> float | None:
 
 
 def cell(name: str, values: list[float | None]) -> str:
-    """Mean, and the sample standard deviation where several seeds have the number; how many, where not all have it."""
+    """Mean, and the sample standard deviation where several runs have the number; how many, where not all have it."""
     known = [v for v in values if v is not None]
     if not known:
         return "-"

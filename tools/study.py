@@ -2,7 +2,8 @@
 
 `python -m tools.study scenes --methods cam irn --seeds 0 1 2 --set data.limit=100` runs one DVC experiment for each
 method and seed in a temporary copy, one after the other (stages that runs share come from the run cache), and writes
-their metrics and details to `metrics/studies/scenes/<run>/`. `--until masks` leaves out the stages after that artefact.
+their metrics, details and counts of photographs to `metrics/studies/scenes/<run>/`. `--drawings 0 1 2` does so on
+several drawings of the bundled scenes. `--until masks` leaves out the stages after that artefact.
 Runs that are kept already are left out, so a killed study continues. `python -m tools.compare metrics/studies/scenes`
 makes the table.
 """
@@ -13,13 +14,17 @@ import argparse
 import re
 import subprocess
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
+from pipeline.config.data import ScenesData
 from pipeline.run.errors import UserError
 from pipeline.run.files import new_folder
 from pipeline.run.stage import run_stage
 from pipeline.scoring.artefacts import ARTEFACTS, EVALUATED
+from pipeline.scoring.counts import COUNTS, counts_path
 from pipeline.scoring.records import details_path
+from tools.kept import KEPT_COUNTS
 
 STUDIES = Path("metrics/studies")
 
@@ -33,17 +38,25 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], metavar="KNOB=VALUE", dest="knobs", help="as dvc exp run -S")
     parser.add_argument("--name", help="name of the run, in place of method and knobs (one method)")
     parser.add_argument("--until", choices=EVALUATED, default=EVALUATED[-1], help="last artefact to make and evaluate")
+    parser.add_argument(
+        "--drawings", nargs="+", type=int, default=[None], help="of the bundled scenes: data.scenes.seed"
+    )
     arguments = parser.parse_args()
     artefacts = EVALUATED[: EVALUATED.index(arguments.until) + 1]
-    for method in arguments.methods:
-        for seed in arguments.seeds:
-            words = [method, *(knob.replace("=", "-").replace("/", "_") for knob in arguments.knobs)]
-            run = f"{arguments.name or '-'.join(words)}-seed{seed}"
-            folder = STUDIES / arguments.study / run
-            if not folder.exists():
-                knobs = [f"method={method}", f"seed={seed}", *arguments.knobs]
-                commit = run_experiment(f"{arguments.study}-{run}", knobs, artefacts)
-                keep_metrics(commit, folder, ("classifier", *artefacts))
+    for method, drawing, seed in product(arguments.methods, arguments.drawings, arguments.seeds):
+        words = [method, *(knob.replace("=", "-").replace("/", "_") for knob in arguments.knobs)]
+        run = f"{arguments.name or '-'.join(words)}-seed{seed}{drawing_name(drawing)}"
+        folder = STUDIES / arguments.study / run
+        if not folder.exists():
+            drawn = [] if drawing is None else [f"data.scenes.seed={drawing}"]
+            knobs = [f"method={method}", f"seed={seed}", *drawn, *arguments.knobs]
+            commit = run_experiment(f"{arguments.study}-{run}", knobs, artefacts)
+            keep_metrics(commit, folder, ("classifier", *artefacts))
+
+
+def drawing_name(drawing: int | None) -> str:
+    """What the name of a run says of the drawing of its scenes: nothing of the usual one."""
+    return "" if drawing in (None, ScenesData().seed) else f"-drawing{drawing}"
 
 
 def run_experiment(name: str, knobs: Sequence[str], artefacts: Sequence[str]) -> str:
@@ -77,7 +90,10 @@ def git(*arguments: str) -> str:
 
 
 def keep_metrics(commit: str, folder: Path, names: Sequence[str]) -> None:
-    """Copy the metrics of some artefacts of an experiment, and their details, which rules and localizer have alone."""
+    """Copy the metrics of some artefacts of an experiment, and their details, which rules and localizer have alone.
+
+    The counts of photographs come with them: git has the others, DVC's cache has these.
+    """
     files = [Path(f"{name}.json") for name in names if name in ("classifier", *ARTEFACTS)]
     with new_folder(folder) as output:
         for path in [*files, *(details_path(Path(), name) for name in names)]:
@@ -85,6 +101,11 @@ def keep_metrics(commit: str, folder: Path, names: Sequence[str]) -> None:
             content = subprocess.run(show, check=True, capture_output=True).stdout
             (output / path).parent.mkdir(exist_ok=True)
             (output / path).write_bytes(content)
+        for name in (name for name in names if name in ARTEFACTS):
+            path = counts_path(output / KEPT_COUNTS, name)
+            path.parent.mkdir(exist_ok=True)
+            get = ["dvc", "get", ".", str(counts_path(COUNTS, name)), "--rev", commit, "--out", str(path)]
+            subprocess.run(get, check=True, capture_output=True)
 
 
 if __name__ == "__main__":

@@ -14,10 +14,10 @@ WIDTH = 128
 
 
 class Lite0DeepLabV3Plus(Segmenter):
-    """EfficientNet-Lite0 at stride 16, an atrous pyramid of separable convolutions, and a decoder with a skip at stride 4.
+    """EfficientNet-Lite0 at stride 16, an atrous pyramid, and a decoder with a skip at stride 4.
 
-    The decoder is segmentation_models_pytorch's. It starts from the 320 channels before the wide head convolution, which
-    is made for classification.
+    The decoder is segmentation_models_pytorch's, with separable convolutions. It starts from the 320 channels before
+    the wide head convolution, which is made for classification.
 
     Source: Chen et al., ECCV 2018 (DeepLabV3+): `published`; the trunk and the width of 128 are the compact profile's.
     """
@@ -26,9 +26,8 @@ class Lite0DeepLabV3Plus(Segmenter):
         super().__init__()
         backbone = EfficientNetLite0(depth=5)
         channels = (3, *backbone.channels)
-        self.head = nn.Sequential()
-        self.head.decoder = DeepLabV3PlusDecoder(channels, 5, WIDTH, RATES, 16, aspp_separable=True, aspp_dropout=0.1)
-        self.head.classifier = nn.Conv2d(WIDTH, labels, 1)
+        decoder = DeepLabV3PlusDecoder(channels, 5, WIDTH, RATES, 16, aspp_separable=True, aspp_dropout=0.1)
+        self.head: nn.ModuleList = nn.ModuleList([decoder, nn.Conv2d(WIDTH, labels, 1)])
         self.backbone, self.mean, self.std = backbone, backbone.mean, backbone.std
 
     def forward(self, images: Tensor) -> Tensor:
@@ -36,6 +35,6 @@ class Lite0DeepLabV3Plus(Segmenter):
         height, width = images.shape[2:]
         padded = functional.pad(images, (0, -width % 16, 0, -height % 16))
         features = [padded, *self.backbone(padded)]
-        logits = self.head.classifier(self.head.decoder(features))
+        logits = self.head[1](self.head[0](features))
         upsampled = functional.interpolate(logits, padded.shape[2:], mode="bilinear", align_corners=False)
         return upsampled[:, :, :height, :width]

@@ -53,6 +53,10 @@ class CamsKnobs(Knobs):
         "released, IRN and PSA",
     )
     batch: Count = knob(..., "images of equal size per forward pass, each with its mirror image")
+    validation: bool = knob(
+        False,
+        "true: maps of the validation photographs too, from their tags, which evaluate alone reads",
+    )
     max_tokens: Count = knob(4096, "larger grids are refused where a rule reads attention")
     rule_knobs: dict[str, dict[str, Any]] = knob({}, "knobs of rules by the rule's name, from the groups `cams.<rule>`")
 
@@ -107,6 +111,14 @@ class CamsKnobs(Knobs):
     def modules(self) -> list[str]:
         """The modules of the rules that are asked for."""
         return [rule_module(self.rule(text)[0]) for text in self.rules]
+
+    def of_training(self) -> CamsKnobs:
+        """The same for the training photographs alone: a training makes no maps of others."""
+        return self.model_copy(update={"validation": False})
+
+    def of_validation(self) -> CamsKnobs:
+        """The first rule alone: further ones are compared on the training photographs."""
+        return self.model_copy(update={"rules": self.rules[:1]})
 
     def at_one_scale(self) -> CamsKnobs:
         """The first rule alone, at scale 1: for maps that are only tracked."""

@@ -56,16 +56,24 @@ class DataKnobs(Knobs):
     )
     limit: Annotated[Count | None, Maybe] = knob(None, "at most this many images of each split")
     max_megapixels: Positive = knob(60.0, "larger images are refused before they are decoded")
+    tune: Annotated[float, Field(ge=0, le=0.9), Number] = knob(
+        0.0, "share of the training photographs on which masks may choose something; no reported number is of them"
+    )
+    validate_on: Literal["val", "tune"] = knob(
+        "val", "val; tune: the tune photographs validate in its place and leave the training, to choose without val"
+    )
     scenes: ScenesData = ScenesData()
     voc2012: VocData = VocData()
     folder: FolderData = FolderData()
 
     @model_validator(mode="after")
-    def _root_where_needed(self) -> DataKnobs:
+    def _fit_together(self) -> DataKnobs:
         if self.name != "scenes" and self.root is None:
             raise ValueError(
                 f"data.root is none, but data.name = {self.name} reads photographs from there; give its folder"
             )
+        if self.validate_on == "tune" and self.tune == 0:
+            raise ValueError("data.validate_on = tune, but data.tune = 0 sets no photograph apart; give it a share")
         if isinstance(self.classes, list) and len(set(self.classes)) != len(self.classes):
             raise ValueError("data.classes names a class twice")
         return self

@@ -8,6 +8,7 @@ from typing import Any
 from models.registry import AFFINITIES, BACKBONES, CLASSIFIERS, ENCODERS, NETWORKS, SEGMENTERS, Network
 from pipeline.config.code import code_digest
 from pipeline.config.params import Params
+from pipeline.config.pixel_labels import pixel_labels
 from pipeline.run.told import Runtime
 from pipeline.scoring.artefacts import EVALUATED
 
@@ -44,6 +45,7 @@ def _knobs(params: Params) -> dict[str, Json]:
     p = params.model_dump(mode="json")
     seed, background = {"seed": p["seed"]}, {"bg_thresh": p["bg_thresh"]}
     data = {key: p["data"][key] for key in ("name", "root", "classes", "limit", "max_megapixels")}
+    data |= {key: p["data"][key] for key in ("tune", "validate_on")}
     protocols = _protocols(params)
     evaluated = {
         f"evaluate_{name}": {"bg_thresh": None if name == "localizer" else p["bg_thresh"], "protocol": protocols[name]}
@@ -51,7 +53,7 @@ def _knobs(params: Params) -> dict[str, Json]:
     }
     return {
         "prepare_data": data | {"source": p["data"][params.data.name]},
-        "train_classifier": p["classifier"] | seed,
+        "train_classifier": p["classifier"] | seed | {"pixel_labels": pixel_labels(params, "classifier")},
         "train_localizer": _localizer(params) | _crf(params, *_static_kernels(params)) | seed,
         "extract_cams": params.cams.told(),
         "train_affinity": p["affinity"] | _crf(params, params.affinity.crf) | seed,
@@ -67,7 +69,7 @@ def _knobs(params: Params) -> dict[str, Json]:
 def _localizer(params: Params) -> Json:
     """The knobs of the second training, and those of the maps where it makes some, no more than it reads."""
     cams = params.cams if _map_scales(params) == {"all"} else params.cams.at_one_scale()
-    return params.localizer.told() | {"cams": cams.told() if _map_scales(params) else None}
+    return params.localizer.told() | {"cams": cams.of_training().told() if _map_scales(params) else None}
 
 
 def _crf(params: Params, *kernels: str | None) -> Json:
@@ -161,11 +163,10 @@ def _as_text(knobs: Json) -> str:
 def _protocols(params: Params) -> dict[str, Json]:
     """What the details of every artefact say of how it was made."""
     p = params.model_dump(mode="json")
-    run = {key: p[key] for key in ("method", "profile", "seed")}
-    chosen = "constants of the compact preset, on scenes of another drawing seed" if p["profile"] == "compact" else None
+    run = {key: p[key] for key in ("method", "profile", "seed")} | {"drawing": drawing(params)}
     weights, maps = first_weights(params), p["cams"]
     views = {f"cam_{key}": maps[key] for key in ("long_side", "scales", "square", "fusion")}
-    cams = run | {"initial_weights": weights, "chosen_with_masks": chosen} | views
+    cams = run | {"initial_weights": weights} | views
     rules = {text: _as_text(params.cams.rule(text)[1].model_dump()) for text in maps["rules"]}
     seeds = cams | {"rule": maps["rules"][0], "rule_knobs": rules[maps["rules"][0]]}
     refined = seeds | {"refine": p["refine"]["rule"]}
@@ -177,7 +178,7 @@ def _protocols(params: Params) -> dict[str, Json]:
         "crf": p["predict"]["crf"],
     }
     groups = params.localizer.told().get("groups", {})
-    return {
+    protocols = {
         "localizer": run | {"crf": None, "localizer": groups},
         "rules": cams | {"crf": None, "rules": rules},
         "seeds": seeds | {"crf": None},
@@ -185,6 +186,12 @@ def _protocols(params: Params) -> dict[str, Json]:
         "masks": refined | {"crf": p["masks"]["crf"]},
         "segmenter": run | segmenter,
     }
+    return {name: facts | {"pixel_labels": pixel_labels(params, name)} for name, facts in protocols.items()}
+
+
+def drawing(params: Params) -> int | None:
+    """The seed of the drawn scenes; none for photographs."""
+    return params.data.scenes.seed if params.data.name == "scenes" else None
 
 
 def first_weights(params: Params) -> str:

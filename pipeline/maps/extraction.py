@@ -68,7 +68,7 @@ def extend_store(
 def provenance(config: CamsKnobs, text: str) -> dict[str, Any]:
     """What a rule's shards say of how they were made."""
     name, knobs = config.rule(text)
-    views = config.model_dump(exclude={"rules", "rule_knobs", "code"})
+    views = config.model_dump(exclude={"rules", "rule_knobs", "validation", "code"})
     return views | {"rule": name, "knobs": knobs.model_dump()}
 
 

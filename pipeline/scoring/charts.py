@@ -70,6 +70,21 @@ def save_curve(folder: Path, thresholds: Sequence[float], miou: Sequence[float],
     save_figure(folder / "threshold_curve.png", figure)
 
 
+def save_calibration(folder: Path, bins: Sequence[Mapping[str, float]], ece: float) -> None:
+    """How often the strongest class is right against the value of its map, as `calibration.csv` and `.png`."""
+    columns = {name: [row[name] for row in bins] for name in ("value", "right", "pixels")}
+    save_table(folder / "calibration.csv", columns)
+    figure = new_figure(height=4.8)
+    axes = figure.add_subplot()
+    axes.plot([0, 1], [0, 1], linestyle="--", color="grey", label="calibrated")
+    share = [math.sqrt(pixels / max(columns["pixels"])) for pixels in columns["pixels"]]
+    axes.plot(columns["value"], columns["right"], label=f"expected calibration error {ece:.3f}")
+    axes.scatter(columns["value"], columns["right"], s=[120 * part for part in share])  # area: pixels in the bin
+    axes.set(xlabel="value of the strongest class", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1))
+    axes.legend(loc="upper left")
+    save_figure(folder / "calibration.png", figure)
+
+
 def save_per_class(folder: Path, values: Mapping[str, float], title: str, quantity: str = "IoU") -> None:
     """One bar for each class, as `per_class.csv` and `.png`; values in [0, 1]."""
     save_table(folder / "per_class.csv", {"class": list(values), quantity.lower(): list(values.values())})

@@ -12,7 +12,9 @@ from typing import Any
 
 from pipeline.run.files import read_json, write_json
 
-NUMBERS = ("miou", "foreground_miou", "precision", "recall", "over_activation", "map")  # and the oracle's mIoU
+NUMBERS = ("miou", "foreground_miou", "precision", "recall", "over_activation", "map")  # and those of `INSIDE`
+INSIDE = {"oracle": ("oracle", "miou"), "tuned": ("tune", "at_tuned")}
+"""Numbers whose value stands in a group of the scores: the group, and the key there."""
 
 
 def details_path(folder: Path, name: str) -> Path:
@@ -23,21 +25,24 @@ def details_path(folder: Path, name: str) -> Path:
 def split(scores: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
     """The numbers of some scores, flat, and the details; `joined` puts them together again.
 
-    The oracle's mIoU is the number `oracle`; its threshold, and what it was chosen with, stay in the details.
+    The mIoU at a chosen threshold is the number `oracle` or `tuned`; the threshold itself, and what it was chosen with,
+    stay in the details.
     """
     numbers = {key: scores[key] for key in NUMBERS if key in scores}
     details = {key: value for key, value in scores.items() if key not in NUMBERS}
-    if "oracle" in scores:
-        numbers["oracle"] = scores["oracle"]["miou"]
-        details["oracle"] = {key: value for key, value in scores["oracle"].items() if key != "miou"}
+    for number, (group, inner) in INSIDE.items():
+        if inner in scores.get(group, {}):
+            numbers[number] = scores[group][inner]
+            details[group] = {key: value for key, value in scores[group].items() if key != inner}
     return numbers, details
 
 
 def joined(numbers: dict[str, float], details: dict[str, Any]) -> dict[str, Any]:
     """The scores that `split` took apart."""
-    scores = details | {key: value for key, value in numbers.items() if key != "oracle"}
-    if "oracle" in numbers:
-        scores["oracle"] = details["oracle"] | {"miou": numbers["oracle"]}
+    scores = details | {key: value for key, value in numbers.items() if key not in INSIDE}
+    for number, (group, inner) in INSIDE.items():
+        if number in numbers:
+            scores[group] = details[group] | {inner: numbers[number]}
     return scores
 
 

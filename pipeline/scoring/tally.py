@@ -12,11 +12,15 @@ from numpy.typing import NDArray
 from models.labels import IGNORE
 from pipeline.data.ground_truth import GroundTruth
 from pipeline.data.manifest import Manifest, Record
-from pipeline.scoring.scores import Confusion, ThresholdCurve, confusion_matrix, summary
+from pipeline.scoring.boundary import BoundaryCounts
+from pipeline.scoring.calibration import calibration
+from pipeline.scoring.counts import Counts
+from pipeline.scoring.scores import Confusion, ThresholdCurve, confusion_matrix, iou, mean, summary
+from pipeline.scoring.sizes import by_size
 
 Labels = NDArray[np.uint8]
 Maps = NDArray[np.float32]
-MAP_SCORES = ("miou", "foreground_miou", "precision", "recall", "fpr", "fnr", "oracle", "no_threshold")
+MAP_SCORES = ("miou", "foreground_miou", "precision", "recall", "fpr", "fnr", "oracle", "no_threshold", "tune")
 
 
 @dataclass(frozen=True)
@@ -29,22 +33,28 @@ class Item:
 
 
 class Tally:
-    """Counts of labels against ground truth, and of maps at every threshold."""
+    """Counts of labels against ground truth: of each photograph, of outlines, and of maps at every threshold."""
 
     def __init__(self, truth: GroundTruth, manifest: Manifest) -> None:
         self.truth, self.manifest = truth, manifest
         self.scored = {record.id for record in truth.known(manifest)}
         labels = len(manifest.classes) + 1
         self.confusion: Confusion = np.zeros((labels, labels), dtype=np.int64)
+        self.counts = Counts()
         self.curve = ThresholdCurve(labels)
+        self.boundary = BoundaryCounts(labels)
 
     def add(self, item: Item) -> None:
         """Count one photograph, if its masks are known."""
         if item.record.id not in self.scored:
             return
         mask = self.truth.read(item.record)
-        self.confusion += confusion_matrix(mask, item.labels, len(self.confusion))
-        if item.maps is not None:
+        confusion = confusion_matrix(mask, item.labels, len(self.confusion))
+        self.confusion += confusion
+        self.counts.add(item.record.id, confusion)
+        if item.maps is None:
+            self.boundary.add(mask, item.labels)
+        else:
             self.curve.add(mask, item.maps, self.manifest.class_ids(item.record))
 
     def summary(self) -> dict[str, Any]:
@@ -54,6 +64,9 @@ class Tally:
         1 - the strongest class, which is a threshold of 0.5; a background map of its own competes in the main scores.
         """
         scores = summary(self.confusion, self.manifest.classes)
+        scores["by_size"] = by_size(self.counts, len(self.confusion))
+        if self.boundary.union.any():
+            scores["boundary_miou"] = self.boundary.miou()
         if not self.curve.histogram.any():
             return scores
         confusions, thresholds = self.curve.confusions(), self.curve.thresholds
@@ -65,7 +78,24 @@ class Tally:
         }
         half = summary(confusions[int(np.flatnonzero(thresholds == 0.5)[0])], self.manifest.classes)
         scores["no_threshold"] = some(half, MAP_SCORES)
+        if reliability := calibration(self.curve):
+            scores["calibration"] = reliability
         return scores
+
+    def tuned_on(self, tuning: Tally) -> dict[str, Any]:
+        """What photographs set apart for it chose, and what that choice gives here; nothing where there are none.
+
+        `miou` is theirs at the background threshold; `at_tuned` is that of the photographs counted here, at the
+        threshold that is best on the others. No mask of a photograph counted here has a part in it.
+        """
+        if np.isnan(miou := mean(iou(tuning.confusion))):
+            return {}
+        found: dict[str, Any] = {"images": len(tuning.scored), "miou": miou}
+        if tuning.curve.histogram.any() and self.curve.histogram.any():
+            best = int(tuning.curve.miou().argmax())
+            found["threshold"] = round(float(tuning.curve.thresholds[best]), 4)
+            found["at_tuned"] = float(self.curve.miou()[best])
+        return found
 
     def curve_points(self) -> tuple[list[float], list[float]]:
         """Thresholds and the mIoU at each."""

@@ -1,4 +1,4 @@
-"""The dense CRF against arrays computed with the library that the released programs use."""
+"""The dense CRF, with published and scaled kernels, against arrays of the library that the released programs use."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.maps.crf import KERNELS, dense_crf, label_energies, softmax_energies
+from models.kernels import KERNELS, Kernels, kernels_for, kernels_for
+from pipeline.maps.crf import dense_crf, label_energies, softmax_energies
 from tests.support.golden_files import golden, load
 
 CRF_SETTINGS = ("psa", "irn", "deeplab", "toco_seg", "toco_cam", "afa", "bao91", "transcam21")
@@ -37,3 +38,26 @@ def test_crf(path: Path, setting: str) -> None:
         (first,) = dense_crf(file["image"], [unary], replace(kernels, iterations=1))
         assert np.abs(marginals - file[f"q10_{setting}"]).max() <= 1e-3
         assert np.abs(first - file[f"q1_{setting}"]).max() <= 1e-3
+
+
+SCALED = ("psa_half", "irn_scaled")
+"""Settings whose deviations are a share of published ones."""
+
+
+@pytest.mark.parametrize("setting", ["mctformer", "deeplabv1_r38", *SCALED])
+@pytest.mark.parametrize("path", golden("segcrf_"))
+def test_segmenter_and_scaled_crf(path: Path, setting: str) -> None:
+    file = load(path)
+    sxy, weight, bilateral_sxy, srgb, bilateral_weight = file[f"params_{setting}"].tolist()
+    kernels = Kernels(sxy, weight, bilateral_sxy, srgb, bilateral_weight, int(file[f"iterations_{setting}"]))
+    if setting in SCALED:
+        name, published = setting.split("_")[0], KERNELS[setting.split("_")[0]]
+        factor = sxy / published.smooth_sxy
+        height, width = file["image"].shape[:2]
+        ours = kernels_for(name, (height, width), round(max(height, width) / factor))
+        assert ours is not None
+        assert (ours.smooth_sxy, ours.bilateral_sxy) == pytest.approx((sxy, bilateral_sxy), rel=2e-3)
+        assert (ours.smooth_weight, ours.bilateral_srgb, ours.bilateral_weight) == (weight, srgb, bilateral_weight)
+    (marginals,) = dense_crf(file["image"], [softmax_energies(file["prob"])], kernels)
+    assert np.abs(marginals - file[f"q_{setting}"]).max() <= 1e-3
+    assert np.mean(marginals.argmax(0) == file[f"label_{setting}"]) >= 0.999

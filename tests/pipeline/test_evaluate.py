@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ import pytest
 import torch
 
 from pipeline import evaluate as evaluate_stage
-from pipeline.data.manifest import PREPARED, load_manifest, save_ground_truth
+from pipeline.data.manifest import PREPARED, load_manifest, save_ground_truth, save_manifest
 from pipeline.data.masks import write_mask
 from pipeline.evaluate import EvaluateConfig, evaluate
-from pipeline.maps.store import CamEntry, shard_path, write_shard
+from pipeline.maps.store import CamEntry, read_store, shard_path, write_shard
 from pipeline.run.errors import UserError
 from pipeline.run.files import write_json
+from pipeline.scoring.counts import load_counts
+from pipeline.scoring.scores import summary
 from tests.support.project import PHOTOGRAPHS, write_photographs
 from tests.support.stages import run_light
 
@@ -80,13 +83,90 @@ def test_numbers_go_to_metrics_and_all_else_to_details(
     shown = {"miou", "foreground_miou", "precision", "recall", "over_activation", "oracle"}
     assert set(numbers) == (shown if masks else set()), "no other number, and none that was not measured"
     assert all(isinstance(number, float) for number in numbers.values())
-    scored = {"per_class", "classes_scored", "fpr", "fnr", "no_threshold", "oracle"}
+    scored = {"per_class", "classes_scored", "fpr", "fnr", "no_threshold", "oracle", "by_size", "calibration"}
     assert details.keys() == {"images", "coverage", "protocol", "code"} | (scored if masks else set())
     assert details["code"] == CODE and details["coverage"] == found["coverage"]
     assert details["protocol"]["masks_given"] is masks and details["images"] == 2 * masks
     if masks:
         assert numbers["oracle"] == found["oracle"]["miou"] and numbers["miou"] == found["miou"]
         assert {"threshold", "chosen_with", "foreground_miou"} == details["oracle"].keys()
+
+
+def mark_tune(*names: str) -> None:
+    """Mark photographs of the manifest as those to choose on."""
+    manifest = load_manifest()
+    records = tuple(replace(record, tune=record.id in names) for record in manifest.records)
+    save_manifest(PREPARED, replace(manifest, records=records))
+
+
+def test_tune_photographs_choose_and_are_not_reported(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = [
+        CamEntry("0", (4, 6), (1,), (torch.tensor([[[1.0, 0.0], [1.0, 0.0]]]),), ((4, 6),)),
+        CamEntry("1", (4, 6), (1,), (torch.tensor([[[1.0, 0.7], [1.0, 0.2]]]),), ((4, 6),)),
+    ]
+    write_shard(shard_path(Path("data/seeds"), 0), entries, {})
+    alone = scores(project, half_true(), np.full((4, 6), 255))
+    whole = scores(project, half_true(), half_true())
+    mark_tune("1")
+    found = scores(project, half_true(), half_true())
+    assert found["images"] == 1 and found["miou"] == alone["miou"] != whole["miou"]
+    assert found["per_class"] == alone["per_class"] and found["by_size"] == alone["by_size"]
+    assert found["tune"]["images"] == 1
+    run_stage_main(monkeypatch, "seeds")
+    mark_tune("0")
+    swapped = scores(project, half_true(), half_true())
+    assert swapped["tune"]["miou"] == alone["miou"] and found["tune"]["miou"] == swapped["miou"]
+    assert found["tune"]["threshold"] == swapped["oracle"]["threshold"]
+    numbers = json.loads(Path("metrics/seeds.json").read_text())
+    assert numbers["tuned"] == found["tune"]["at_tuned"] <= found["oracle"]["miou"] == numbers["oracle"]
+
+
+def test_counts_of_photographs_sum_up_to_what_is_reported(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mark_tune("1")
+    for number in ("0", "1"):
+        write_mask(Path(f"data/masks/{number}.png"), half_true().astype(np.uint8))
+    found = scores(project, half_true(), 1 - half_true())
+    for artefact in ("seeds", "masks"):
+        run_stage_main(monkeypatch, artefact)
+        counts = load_counts(Path(f"data/counts/{artefact}.npz"))
+        numbers = json.loads(Path(f"metrics/{artefact}.json").read_text())
+        assert counts.ids == ["0"]
+        assert summary(counts.total(3), ["a", "b"])["miou"] == numbers["miou"]
+    details = json.loads(Path("metrics/details/masks.json").read_text())
+    assert details["boundary_miou"] == 1 and details["by_size"] == {"large": {"foreground_miou": 1.0, "pairs": 1}}
+    assert details["tune"]["images"] == 1 and "at_tuned" not in details["tune"] and "calibration" not in details
+    assert "boundary_miou" not in found and 0 < found["calibration"]["ece"] < 1
+    assert (project / "plots/calibration.csv").exists()
+
+
+def test_maps_of_validation_photographs_are_a_block_of_their_own(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = scores(project, half_true(), half_true())
+    manifest = load_manifest()
+    save_manifest(PREPARED, replace(manifest, records=(manifest.records[0], replace(manifest.records[1], split="val"))))
+    entries = list(read_store(Path("data/seeds")))
+    write_shard(shard_path(Path("data/seeds"), 0), entries[:1], {})
+    write_shard(shard_path(Path("data/seeds/val"), 0), entries[1:], {})
+    run_stage_main(monkeypatch, "seeds")
+    details = json.loads(Path("metrics/details/seeds.json").read_text())
+    assert details["val"]["images"] == 1 and details["val"]["miou"] == plain["miou"]
+    assert details["val"]["uses"] == "image tags of the validation photographs"
+    assert "earlier" not in details and details["images"] == 1
+
+
+@pytest.mark.parametrize("tune", [True, False])
+def test_predictions_say_which_photographs_validate(project: Path, monkeypatch: pytest.MonkeyPatch, tune: bool) -> None:
+    manifest = load_manifest()
+    records = tuple(replace(record, split="val", tune=tune) for record in manifest.records)
+    save_manifest(PREPARED, replace(manifest, records=records))
+    for record in records:
+        write_mask(Path(f"data/segmenter/predictions/{record.id}.png"), half_true().astype(np.uint8))
+    scores(project, half_true(), half_true())
+    run_stage_main(monkeypatch, "segmenter")
+    details = json.loads(Path("metrics/details/segmenter.json").read_text())
+    assert details["images"] == 2 and details["protocol"]["split"] == ("tune" if tune else "val")
+    assert "tune" not in details and details["boundary_miou"] == 1
 
 
 @pytest.mark.parametrize(("artefact", "key"), [("rules", "rules"), ("localizer", "epochs")])
@@ -98,6 +178,7 @@ def test_rules_and_epochs_have_details_alone(
     shutil.copytree("data/seeds", "data/localizer/epochs/online-01")
     run_stage_main(monkeypatch, artefact)
     assert not Path(f"metrics/{artefact}.json").exists()
+    assert load_counts(Path(f"data/counts/{artefact}.npz")).ids == []
     details = json.loads(Path(f"metrics/details/{artefact}.json").read_text())
     assert details.keys() == {key, "protocol", "code"} and details["code"] == CODE
     scored = details["rules"]["none"]["miou"] if key == "rules" else details["epochs"]["online"]["miou"][0]

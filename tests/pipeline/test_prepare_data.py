@@ -77,7 +77,7 @@ def test_long_lists_of_problems_are_cut() -> None:
 def test_ids_are_unique(monkeypatch: pytest.MonkeyPatch) -> None:
     photos("a.jpg", "b.jpg")
     table("a.jpg,cat,train", "b.jpg,cat,val", header=SPLIT_HEADER)
-    source = folder_source.read(folder())
+    source = folder_source.read(folder(), 0)
     twice = Source(source.records * 2, source.classes)
-    monkeypatch.setattr(folder_source, "read", lambda _: twice)
+    monkeypatch.setattr(folder_source, "read", lambda *_: twice)
     assert "two images have the id 'a'" in refusal(folder())

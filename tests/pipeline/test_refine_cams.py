@@ -61,6 +61,22 @@ def test_walks_of_any_size_and_without_classes(project: Path) -> None:
     run(refine_cams)  # a second run starts from finished shards
 
 
+@pytest.mark.parametrize("rule", ["walk", "none"])
+def test_validation_maps_are_refined_as_a_store_of_their_own(project: Path, rule: str) -> None:
+    if rule == "none":
+        configure(method="cam")
+    run(refine_cams)
+    expected = {entry.id: entry for entry in read_store(Path("data/refined"))}
+    write_photographs(project, [["ab"[label - 1] for label in labels] for labels in CLASSES], SIZES, val=2)
+    Path("data/seeds/val").mkdir()
+    Path("data/seeds/shard-00001.safetensors").rename("data/seeds/val/shard-00000.safetensors")
+    run(refine_cams)
+    found = [[entry.id for entry in read_store(Path("data/refined") / store)] for store in ("", "val")]
+    assert found == [["0", "1", "2"], ["3", "4"]]
+    for entry in read_store(Path("data/refined/val")):
+        torch.testing.assert_close(entry.maps, expected[entry.id].maps, atol=2e-3, rtol=0)
+
+
 def test_batched_walk_equals_walking_alone(project: Path, request: pytest.FixtureRequest) -> None:
     run(refine_cams)
     together = list(read_store(Path("data/refined")))

@@ -18,6 +18,7 @@ import pytest
 from pipeline import configure
 from pipeline.run.files import sha256
 from pipeline.scoring.artefacts import ARTEFACTS
+from pipeline.scoring.counts import load_counts
 from pipeline.scoring.records import read_scores
 from tests.support import stages
 from tests.support.knobs import set_knobs
@@ -110,14 +111,17 @@ def test_every_stage_leaves_its_artefacts_and_numbers(project: Path) -> None:
             and {"split", "crf", "seed", "initial_weights", "pixel_labels"} <= found["protocol"].keys()
         )
         assert ("oracle" in found) == (name in ("seeds", "refined"))
-        assert 0 <= found["miou"] <= 1 and found["images"] == (4 if name == "segmenter" else 8)
+        others = found.get("tune", {}).get("images", 0)
+        assert 0 <= found["miou"] <= 1 and found["images"] + others == (4 if name == "segmenter" else 8)
+        assert (others > 0) == (name != "segmenter"), "no number is of tune photographs"
+        assert len(load_counts(project / f"data/counts/{name}.npz").ids) == found["images"]
     assert metrics(project, "seeds")["oracle"]["miou"] >= metrics(project, "seeds")["miou"]
     assert 0 < metrics(project, "classifier")["map"] <= 1
     assert (project / "metrics/report/index.html").stat().st_size > 10_000
     assert len(list((project / "data/masks").glob("*.png"))) == 8
     shown = run("dvc", "metrics", "show", cwd=project, quiet=True)
     assert all(f"metrics/{name}.json" in shown for name in (*ARTEFACTS, "classifier"))
-    assert max(map(len, shown.splitlines())) <= 120 and "details" not in shown, "it fits a terminal"
+    assert max(map(len, shown.splitlines())) <= 132 and "details" not in shown, "it fits a wide terminal"
 
 
 def test_second_repro_runs_nothing(project: Path) -> None:
@@ -151,7 +155,9 @@ def test_study_runs_experiments_in_temporary_copies(project: Path, monkeypatch: 
     study.keep_metrics(commit_of_run, kept, artefacts)
     assert read_scores(kept, "masks", "")["protocol"]["bg_thresh"] == "otsu"
     assert digests(project, "data/masks") == before, "the workspace is left alone"
-    assert "| irn | otsu | 1 |" in study_table(study_runs(Path("metrics/studies/rules")))
+    of_masks = load_counts(kept / "counts/masks.npz")
+    assert len(of_masks.ids) == read_scores(kept, "masks", "")["images"]
+    assert "| irn | otsu | 1 x 1 |" in study_table(study_runs(Path("metrics/studies/rules")))
     shutil.rmtree("metrics/studies")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pipeline.run.errors import UserError
-from pipeline.scoring.records import NUMBERS, write_scores
+from pipeline.scoring.records import INSIDE, NUMBERS, write_scores
 from tests.support import ROOT
 from tools.compare import earlier_table, epochs_table, main, rules_table, study_runs, study_table, tables, with_table
 
@@ -43,11 +43,25 @@ def test_table_by_hand(tmp_path: Path) -> None:
         re.split(r" *\| *", line.strip("| ")) for line in study_table(study_runs(tmp_path)).splitlines()
     )
     rows = [dict(zip(header, row, strict=True)) for row in (cam, irn)]
-    assert (
-        rows[0] | {"method": "cam", "seeds": "3", "masks mIoU": "60.0 ± 10.0", "seeds mIoU": "50.0 ± 10.0"} == rows[0]
-    )
+    expected = {"method": "cam", "trainings x drawings": "3 x 1", "masks mIoU": "60.0 ± 10.0"}
+    assert rows[0] | expected | {"seeds mIoU": "50.0 ± 10.0"} == rows[0]
     assert rows[0]["at threshold"] == "0.30 ± 0.00"
     assert rows[1] | {"method": "irn", "masks mIoU": "80.0", "seeds, oracle": "-", "val mIoU": "-"} == rows[1]
+
+
+def scored(method: str, seed: int, drawing: int, val: float) -> dict[str, Any]:
+    protocol = {"method": method, "bg_thresh": 0.2, "seed": seed, "drawing": drawing}
+    return {"seeds": {"protocol": protocol, "miou": 0.5}, "segmenter": {"miou": val}}
+
+
+def test_spread_is_over_trainings_and_drawings_and_the_ceiling_is_of_the_same_drawing() -> None:
+    runs = [scored("cam", seed, drawing, 0.3 + 0.1 * drawing) for seed in (0, 1) for drawing in (0, 1)]
+    full = [scored("supervised", 0, 0, 0.5), scored("supervised", 1, 0, 0.7), scored("supervised", 0, 1, 0.8)]
+    table = study_table(runs + full).splitlines()
+    cam, supervised = (dict(zip(table[0].split(" | "), row.split(" | "), strict=True)) for row in table[2:])
+    assert cam["trainings x drawings"] == "2 x 2" and supervised["trainings x drawings"] == "3 of 2 x 2"
+    assert cam["val mIoU"] == "35.0 ± 5.8" and cam["of the ceiling |"] == "50.0 ± 0.0 |"
+    assert study_table(runs).endswith("| - |")
 
 
 def test_rules_of_several_runs_by_hand() -> None:
@@ -92,7 +106,7 @@ def test_epochs_by_hand() -> None:
 def test_runs_that_differ_in_what_the_table_hides_are_refused(tmp_path: Path) -> None:
     write_run(tmp_path, "cam", 0, 0.5)
     shutil.copytree(tmp_path / "cam-0", tmp_path / "cam-otherwise-0")
-    with pytest.raises(UserError, match=r"two runs of cam, 0.2 have seed 0"):
+    with pytest.raises(UserError, match=r"two runs of cam, 0.2 have seed 0 \(drawing none\)"):
         study_table(study_runs(tmp_path))
 
 
@@ -202,5 +216,5 @@ def test_page_of_results_has_no_other_table() -> None:
 def test_kept_files_hold_numbers_or_details(folder: Path) -> None:
     for path in folder.glob("*.json"):
         numbers = json.loads(path.read_text(encoding="utf-8"))
-        assert set(numbers) <= {*NUMBERS, "oracle"} and all(isinstance(value, float) for value in numbers.values())
+        assert set(numbers) <= {*NUMBERS, *INSIDE} and all(isinstance(value, float) for value in numbers.values())
         assert (folder / "details" / path.name).exists()

@@ -7,11 +7,13 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from pipeline.run.errors import UserError
+from pipeline.scoring.counts import load_counts
 from tests.support import ROOT
 from tools.smoke import commit, run
 from tools.study import experiment_name, main
@@ -29,15 +31,18 @@ stages:
     do:
       cmd: python write.py ${key}
       deps: [metrics/classifier.json]
-      params: [method, seed, classes]
+      params: [method, seed, classes, data]
+      outs: ["data/counts/${key}.npz"]
       plots:
       - metrics/${item}.json: {cache: false}
       - metrics/details/${key}.json: {cache: false}
 """
 SCRIPT = """
 import pathlib, sys, yaml
+import numpy as np
 sys.path.insert(0, {root!r})
 from pipeline.run.files import write_json
+from pipeline.scoring.counts import COUNTS, Counts, counts_path, save_counts
 from pipeline.scoring.records import details_path, write_scores
 name, knobs, metrics = sys.argv[1], yaml.safe_load(open("params.yaml")), pathlib.Path("metrics")
 if knobs["seed"] == 13:
@@ -46,6 +51,8 @@ if name in ("localizer", "rules"):
     write_json(details_path(metrics, name), {{"protocol": knobs}})
 else:
     write_scores(metrics, name, {{"miou": knobs["seed"] / 10, "protocol": knobs}})
+if name != "classifier":
+    save_counts(counts_path(COUNTS, name), Counts([f"of seed {{knobs['seed']}}"], [np.zeros((0, 3), dtype=np.int64)]))
 """
 
 
@@ -57,7 +64,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
     Path("dvc.yaml").write_text(PIPELINE)
     Path("write.py").write_text(SCRIPT.format(root=str(ROOT)))
-    Path("params.yaml").write_text("method: cam\nseed: 0\nclasses: [a]\n")
+    Path("params.yaml").write_text("method: cam\nseed: 0\nclasses: [a]\ndata: {scenes: {seed: 0}}\n")
     run("git", "init", "-q", "-b", "main", cwd=tmp_path)
     run("git", "config", "user.name", "study", cwd=tmp_path)
     run("git", "config", "user.email", "study@localhost", cwd=tmp_path)
@@ -80,7 +87,7 @@ def kept(name: str) -> dict[str, dict[str, object]]:
 @pytest.mark.slow
 def test_runs_are_kept_once_each_with_its_own_scores(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study(monkeypatch, "--methods", "cam", "irn", "--seeds", "0")
-    protocol = {"method": "cam", "seed": 0, "classes": ["a"]}
+    protocol = {"method": "cam", "seed": 0, "classes": ["a"], "data": {"scenes": {"seed": 0}}}
     counted, files = {"miou": 0.0}, kept("cam-seed0")
     assert {name for name in files if "/" not in name} == {"classifier.json", "seeds.json"}
     assert all(files[name] == counted for name in ("classifier.json", "seeds.json"))
@@ -88,7 +95,8 @@ def test_runs_are_kept_once_each_with_its_own_scores(project: Path, monkeypatch:
     assert [name for name in files if "/" in name] == details
     assert all(files[name] == {"protocol": protocol} for name in details)
     assert kept("irn-seed0")["details/seeds.json"] == {"protocol": protocol | {"method": "irn"}}
-    assert not Path("metrics/seeds.json").exists(), "the workspace is left alone"
+    assert load_counts(Path("metrics/studies/x/irn-seed0/counts/seeds.npz")).ids == ["of seed 0"]
+    assert not Path("metrics/seeds.json").exists() and not Path("data").exists(), "the workspace is left alone"
 
     # Killed after the experiment and before its scores were kept; and a knob that no ref could be named after.
     shutil.rmtree("metrics/studies/x/cam-seed0")
@@ -98,9 +106,22 @@ def test_runs_are_kept_once_each_with_its_own_scores(project: Path, monkeypatch:
     assert kept("irn-seed0")["seeds.json"] == {}, "what is kept is not run again"
     study(monkeypatch, "--seeds", "1", "--set", "classes=[a,b]")
     found = kept("cam-classes-[a,b]-seed1")["details/rules.json"]
-    assert found == {"protocol": {"method": "cam", "seed": 1, "classes": ["a", "b"]}}
+    assert found == {"protocol": protocol | {"seed": 1, "classes": ["a", "b"]}}
     names = subprocess.run(["dvc", "exp", "list", "--name-only"], capture_output=True, text=True, check=True).stdout
     assert sorted(names.split()) == ["x-cam-classes-a-b-seed1", "x-cam-seed0", "x-irn-seed0"]
+
+
+def test_drawings_and_seeds_go_through_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: dict[str, Sequence[str]] = {}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tools.study.run_experiment", lambda name, knobs, _: ran.setdefault(name, knobs))
+    monkeypatch.setattr("tools.study.keep_metrics", lambda commit, folder, names: folder.mkdir(parents=True))
+    study(monkeypatch, "--seeds", "0", "1", "--drawings", "0", "2")
+    assert list(ran) == ["x-cam-seed0", "x-cam-seed1", "x-cam-seed0-drawing2", "x-cam-seed1-drawing2"]
+    assert ran["x-cam-seed1-drawing2"] == ["method=cam", "seed=1", "data.scenes.seed=2"]
+    assert "data.scenes.seed=0" in ran["x-cam-seed0"]
+    study(monkeypatch, "--seeds", "2")
+    assert ran["x-cam-seed2"] == ["method=cam", "seed=2"], "photographs have no drawing"
 
 
 @pytest.mark.slow

@@ -27,7 +27,7 @@ from pipeline.run.files import inside
 LONGEST_ID = 200  # bytes; masks are files named after the id, and file names end at 255
 
 
-def read(config: PrepareDataConfig) -> Source:
+def read(config: PrepareDataConfig, workers: int) -> Source:
     """Read the CSV and find its photographs; every problem is collected with its line.
 
     Raises:

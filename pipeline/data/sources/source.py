@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from models.knobs import Count, Maybe, Name, Positive
+from models.knobs import Count, Fraction, Maybe, Name, Positive
 from pipeline.data.manifest import PREPARED, Record
 from pipeline.run.told import Told
 
@@ -44,6 +44,8 @@ class PrepareDataConfig(Told):
     classes: Literal["all"] | list[Name]
     limit: Count | None
     max_megapixels: Positive
+    tune: Fraction = 0.0
+    validate_on: Literal["val", "tune"] = "val"
     source: dict[str, Any]
 
 

@@ -36,7 +36,7 @@ VOC_PAGE = "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/"
 SBD_PAGE = "http://home.bharathh.info/pubs/codes/SBD/download.html"
 
 
-def read(config: PrepareDataConfig) -> Source:
+def read(config: PrepareDataConfig, workers: int) -> Source:
     """Read lists and tags; every problem is collected.
 
     Raises:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import cv2
 import numpy as np
 import pytest
 
-from models.kernels import KERNELS
+from models.kernels import KERNELS, kernels_for
 from pipeline.maps.crf import dense_crf, label_energies, softmax_energies
 
 
@@ -27,3 +30,28 @@ def test_several_unaries_in_one_field_get_what_each_gets_alone(count: int) -> No
         (alone,) = dense_crf(image, [unary], KERNELS["psa"])
         np.testing.assert_allclose(marginals, alone, atol=1e-5)
         assert (marginals.argmax(0) == alone.argmax(0)).mean() > 0.999
+
+
+def test_kernels_scale_with_the_picture_unless_published() -> None:
+    assert kernels_for(None, (100, 250), 500) is None
+    assert kernels_for("irn", (100, 250), None) == KERNELS["irn"]
+    half = kernels_for("irn", (100, 250), 500)
+    assert half == replace(KERNELS["irn"], smooth_sxy=1.5, bilateral_sxy=25.0)
+
+
+@pytest.mark.parametrize("size", [(96, 128), (128, 80)])
+def test_picture_twice_as_large_gives_the_same_labels(size: tuple[int, int]) -> None:
+    rng = np.random.default_rng(3)
+    small = np.asarray(cv2.GaussianBlur(rng.integers(0, 256, (*size, 3), dtype=np.uint8), (0, 0), 3), dtype=np.uint8)
+    small[size[0] // 4 : size[0] // 2, size[1] // 3 : size[1] // 2] = (200, 60, 40)
+    hard = np.zeros(size, dtype=np.uint8)
+    hard[size[0] // 4 - 6 : size[0] // 2 - 4, size[1] // 3 + 3 : size[1] // 2 + 5] = 1
+    found = []
+    for factor in (1, 2):
+        image, labels = (array.repeat(factor, 0).repeat(factor, 1) for array in (small, hard))
+        kernels = kernels_for("irn", image.shape[:2], 500)
+        assert kernels is not None
+        (marginals,) = dense_crf(image, [label_energies(labels, 2)], kernels)
+        found.append(marginals.argmax(0)[::factor, ::factor])
+    assert found[0].any() and np.mean(found[0] != hard) > 0.01  # the CRF moves labels
+    assert np.mean(found[0] == found[1]) > 0.99

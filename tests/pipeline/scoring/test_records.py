@@ -31,6 +31,9 @@ def some_scores(draw: st.DrawFn) -> dict[str, Any]:
     scores |= draw(st.dictionaries(st.sampled_from(["fpr", "per_class", "rules", "protocol", "code"]), values))
     if draw(st.booleans()):
         scores["oracle"] = {"miou": draw(st.floats(0, 1)), "threshold": draw(st.floats(0, 1))}
+    if draw(st.booleans()):
+        keys = st.sampled_from(["miou", "at_tuned", "threshold"])
+        scores["tune"] = draw(st.dictionaries(keys, st.floats(0, 1)))
     return scores
 
 
@@ -40,6 +43,7 @@ def test_split_and_joined_are_inverse_and_numbers_are_flat(scores: dict[str, Any
     assert joined(numbers, details) == scores
     assert all(isinstance(number, float) for number in numbers.values())
     assert numbers.keys() & details.keys() <= {"oracle"} and "miou" not in details.get("oracle", {})
+    assert "at_tuned" not in details.get("tune", {})
 
 
 def test_split_by_hand() -> None:
@@ -51,6 +55,13 @@ def test_split_by_hand() -> None:
         "oracle": {"foreground_miou": 0.7, "threshold": 0.3, "chosen_with": "masks"},
         "no_threshold": {"miou": 0},
     }
+
+
+def test_what_others_chose_is_a_number_of_its_own() -> None:
+    tune = {"images": 7, "miou": 0.4, "threshold": 0.3, "at_tuned": 0.45}
+    numbers, details = split({"miou": 0.5, "tune": tune})
+    assert numbers == {"miou": 0.5, "tuned": 0.45}
+    assert details == {"tune": {"images": 7, "miou": 0.4, "threshold": 0.3}}
 
 
 def test_files_stand_side_by_side(tmp_path: Path) -> None:

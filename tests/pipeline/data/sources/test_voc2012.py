@@ -85,7 +85,7 @@ def test_voc_subset_of_classes_maps_labels(monkeypatch: pytest.MonkeyPatch) -> N
     assert labels[voc2012.CLASSES.index("dog") + 1] == 1 and labels[voc2012.CLASSES.index("cat") + 1] == 2
     assert sum(labels[:21]) == 3 and labels[21] == 21
     assert "1 of 2 train images show none" in notes()
-    assert "data.classes: 'wolf' is no VOC class" in str(voc2012.read(voc(classes=["wolf"])).problems)
+    assert "data.classes: 'wolf' is no VOC class" in str(voc2012.read(voc(classes=["wolf"]), 0).problems)
 
 
 def test_voc_limit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,13 +249,13 @@ def test_official_lists_give_the_known_counts() -> None:
     write_text(Path("sbd/val.txt"), "\n".join(val[::2]))
     Path("photos/labels.csv").write_bytes((lists / "voc12_image_labels.csv").read_bytes())
     for config in (voc("train_aug"), voc("train_aug", sbd_root="sbd")):
-        source = voc2012.read(config)
+        source = voc2012.read(config, 0)
         splits = [record.split for record in source.records]
         assert (splits.count("train"), splits.count("val")) == (10582, 1449) and not source.problems
         assert [record.id for record in source.records] == [*aug, *val]
         assert all(record.tags for record in source.records)
-    assert len([r for r in voc2012.read(voc()).records if r.split == "train"]) == 1464
+    assert len([r for r in voc2012.read(voc(), 0).records if r.split == "train"]) == 1464
     Path("photos/labels.csv").unlink()
     Path("photos/Annotations").mkdir()
-    problems = voc2012.read(voc("train_aug", limit=1)).problems
+    problems = voc2012.read(voc("train_aug", limit=1), 0).problems
     assert len(problems) == 2 and all("annotation cannot be read" in problem for problem in problems)

@@ -1,0 +1,25 @@
+"""What owes its value to masks: the sentence that stands as `pixel_labels` in every details file."""
+
+from __future__ import annotations
+
+from pipeline.config.params import Params
+
+WITH_MAPS = ("seeds", "refined", "rules")
+
+
+def pixel_labels(params: Params, artefact: str) -> str:
+    """What pixel labels chose of an artefact and of its numbers; the only place where this is decided.
+
+    Args:
+        params: the whole configuration.
+        artefact: what the details file is of, `classifier` included.
+    """
+    constants = "constants: scenes of another drawing seed, with their masks"
+    chosen = [constants if params.profile == "compact" else "none of the constants"]
+    if params.masks.source == "truth" and artefact != "classifier":
+        chosen.append("full supervision: the segmenter learns from the ground-truth masks of the training photographs")
+    if artefact in WITH_MAPS:
+        chosen.append("the number oracle: the masks that it is scored on")
+        if params.data.tune and params.data.validate_on == "val":
+            chosen.append("the number tuned: the masks of the tune photographs")
+    return "; ".join(chosen)
