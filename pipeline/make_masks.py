@@ -15,6 +15,7 @@ from pipeline.data.images import resize_image, resize_labels, scaled_size
 from pipeline.data.manifest import Record, load_manifest
 from pipeline.data.masks import write_mask
 from pipeline.maps.background import Maps, Threshold, confident_channels, labels_of_channels, with_background
+from pipeline.maps.background_found import threshold_of
 from pipeline.maps.crf import crf_channels
 from pipeline.maps.store import fused_maps, read_entry
 from pipeline.run.files import new_folder
@@ -35,7 +36,8 @@ class MakeMasksConfig(MasksKnobs, Told):
 
 def main(runtime: Runtime) -> None:
     """Make the mask of every training photograph."""
-    config = told("make_masks", MakeMasksConfig)
+    asked = told("make_masks", MakeMasksConfig)
+    config = asked.model_copy(update={"bg_thresh": threshold_of(asked.bg_thresh, INPUT)})
     records = load_manifest().split("train").records
     with new_folder(OUTPUT) as output:
         job = partial(make_mask, config=config, root=runtime.folder, output=output)
