@@ -48,7 +48,7 @@ def cross_entropy(counts: Numbers) -> Numbers:
     """Li & Lee, Pattern Recognition 26(4), 1993: the cross entropy between values and their means in both parts."""
     below, weighted = counts.cumsum(), (counts * np.arange(len(counts))).cumsum()
     parts = ((weighted, below), (weighted[-1] - weighted, below[-1] - below))
-    return sum(xlogy(total, total / np.maximum(count, 1)) for total, count in parts)[:-1]  # type: ignore[return-value]
+    return sum(xlogy(total, total / np.maximum(count, 1)) for total, count in parts)[:-1]
 
 
 def minimum_error(counts: Numbers) -> Numbers:
