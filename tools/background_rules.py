@@ -9,7 +9,7 @@ Candidates are rules that no run can choose: they are compared here, and did not
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import chdir
 from pathlib import Path
 from typing import NamedTuple
@@ -24,7 +24,7 @@ from pipeline.data.images import resize_image, resize_labels, scaled_size
 from pipeline.data.manifest import Record, load_manifest
 from pipeline.make_masks import MakeMasksConfig
 from pipeline.maps.background import Labels, Threshold, hard_channels, labels_of_channels, with_background
-from pipeline.maps.background_rules import IMAGE_RULES, SET_RULES, Numbers, SetRule, highest, histogram
+from pipeline.maps.background_rules import IMAGE_RULES, SET_RULES, STEPS, Numbers, SetRule, highest, histogram, otsu
 from pipeline.maps.background_search import merit, sampled
 from pipeline.maps.crf import crf_channels
 from pipeline.maps.store import fused_maps, read_entry, store_index
@@ -36,12 +36,27 @@ MAPS = Path("data/refined")
 GRID: tuple[float, ...] = tuple(np.arange(5, 100, 5) / 100)
 
 
+Merit = Callable[[Numbers], Numbers]
+"""The merit of every threshold from a histogram of values."""
+
+
 class Row(NamedTuple):
     """What a rule reached: its threshold, the mIoU of maps and of masks."""
 
     threshold: Threshold
     maps: float
     masks: float
+
+
+def share(counts: Numbers) -> Numbers:
+    """How near the foreground's share is to the one that the maps expect, which is the mean of their values.
+
+    A map taken as probabilities expects as many foreground pixels as its values sum to.
+    Source: the share of probabilistic counting (Bella et al., ICDM 2010), as a threshold.
+    """
+    total = max(counts.sum(), 1)
+    expected = (counts * np.arange(len(counts))).sum() / STEPS / total
+    return -np.abs(1 - counts.cumsum() / total - expected)[:-1]
 
 
 def cross_entropy(counts: Numbers) -> Numbers:
@@ -63,6 +78,8 @@ def minimum_error(counts: Numbers) -> Numbers:
 
 
 CANDIDATES = {
+    "otsu_set": SetRule(histogram, otsu),
+    "share": SetRule(histogram, share),
     "cross_entropy": SetRule(histogram, cross_entropy),
     "minimum_error": SetRule(histogram, minimum_error),
 }

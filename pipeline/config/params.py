@@ -31,7 +31,9 @@ class Params(Knobs):
         "compact", "compact: minutes on two CPU cores; paper: published networks and sizes, for a GPU"
     )
     bg_thresh: BackgroundThreshold = knob(
-        None, "background threshold: from 0 to 1, none (1 - strongest class competes), otsu (per image)"
+        None,
+        "background threshold: from 0 to 1, none (1 - strongest class competes), or a rule that reads no mask: "
+        "colours, entropy (one for the data set), otsu (one for each photograph)",
     )
     seed: Seed = knob(0, "of every training; the bundled scenes have a seed of their own")
     device: Literal["auto", "cpu", "cuda"] = knob("auto", "where networks run")

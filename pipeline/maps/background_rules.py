@@ -51,17 +51,6 @@ def otsu(counts: Numbers) -> Numbers:
     return np.divide(distance**2, parts, out=np.zeros_like(parts), where=parts > 0)[:-1]
 
 
-def share(counts: Numbers) -> Numbers:
-    """How near the foreground's share is to the one that the maps expect, which is the mean of their values.
-
-    A map taken as probabilities expects as many foreground pixels as its values sum to.
-    Source: the share of probabilistic counting (Bella et al., ICDM 2010), as a threshold.
-    """
-    total = max(counts.sum(), 1)
-    expected = (counts * np.arange(len(counts))).sum() / STEPS / total
-    return -np.abs(1 - counts.cumsum() / total - expected)[:-1]
-
-
 def entropy(counts: Numbers) -> Numbers:
     """Entropy of the background's values plus that of the foreground's.
 
@@ -113,10 +102,8 @@ class SetRule:
 
 
 SET_RULES = {
-    "otsu_set": SetRule(histogram, otsu),
-    "share": SetRule(histogram, share),
-    "entropy": SetRule(histogram, entropy),
     "colours": SetRule(colours, lambda total: total),
+    "entropy": SetRule(histogram, entropy),
 }
 """Rules that give one threshold for all photographs, by the names that `bg_thresh` accepts."""
 

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from pipeline import choose_background, evaluate, make_masks
 from pipeline.data.manifest import PREPARED, load_manifest, save_ground_truth
@@ -19,23 +18,12 @@ from pipeline.data.masks import read_mask
 from pipeline.maps import background_search
 from pipeline.maps.background_found import threshold_of
 from pipeline.maps.background_rules import SET_RULES
-from pipeline.maps.store import CamEntry, shard_path, write_shard
 from pipeline.run.errors import UserError
 from tests.support.project import PHOTOGRAPHS, SIZE, TAGS, coarse, configure, write_masks, write_photographs
 from tests.support.stages import InlinePool, run_light
+from tests.support.store import write_store
 
 Choose = Callable[..., dict[str, Any]]
-
-
-def write_store(folder: Path, seed: int, tags: bool = True) -> None:
-    """Maps of every photograph; without `tags` none has a class."""
-    manifest, generator = load_manifest(), torch.Generator().manual_seed(seed)
-    entries = []
-    for record in manifest.records:
-        ids = tuple(manifest.class_ids(record)) if tags else ()
-        maps = (torch.rand(len(ids), 5, 7, generator=generator),)
-        entries.append(CamEntry(record.id, record.size, ids, maps, (record.size,)))
-    write_shard(shard_path(folder, 0), entries, {})
 
 
 @pytest.fixture
@@ -90,7 +78,7 @@ def test_equal_stores_are_looked_at_once(choose: Choose, monkeypatch: pytest.Mon
         return real(rule, store, *rest)
 
     monkeypatch.setattr(background_search, "merit", merit)
-    choose("share")
+    choose("colours")
     assert len(looked) == 3
 
 
@@ -112,17 +100,17 @@ def test_maps_of_no_class_are_background(choose: Choose, rule: str) -> None:
 
 def test_masks_and_scores_use_what_was_found(choose: Choose, monkeypatch: pytest.MonkeyPatch) -> None:
     write_masks(Path(), load_manifest(), lambda _, record: np.ones(record.size, np.uint8))
-    used = choose("share")["refined"]["thresholds"]["refined"]
+    used = choose("colours")["refined"]["thresholds"]["refined"]
     run_light(make_masks)
     for artefact in ("refined", "masks", "rules"):
         monkeypatch.setattr("sys.argv", ["evaluate", artefact])
         run_light(evaluate)
     for artefact in ("refined", "masks"):
         protocol = json.loads(Path(f"metrics/details/{artefact}.json").read_text())["protocol"]
-        assert (protocol["bg_thresh"], protocol["bg_thresh_used"]) == ("share", used)
+        assert (protocol["bg_thresh"], protocol["bg_thresh_used"]) == ("colours", used)
     rules = json.loads(Path("metrics/details/rules.json").read_text())["rules"]
     assert {scores["bg_thresh_used"] for scores in rules.values()} == {
-        threshold_of("share", Path(f"data/rules/{name}")) for name in rules
+        threshold_of("colours", Path(f"data/rules/{name}")) for name in rules
     }
     masks = [read_mask(Path(f"data/masks/{number}.png"), SIZE) for number in range(len(TAGS))]
     choose(used)  # as a number
@@ -133,9 +121,9 @@ def test_masks_and_scores_use_what_was_found(choose: Choose, monkeypatch: pytest
 
 def test_thresholds_of_another_rule_are_refused(choose: Choose) -> None:
     with pytest.raises(UserError, match="choose_background"):
-        threshold_of("share", Path("data/seeds"))
-    choose("share")
-    for rule, store in (("entropy", "data/seeds"), ("share", "data/seeds/other")):
+        threshold_of("colours", Path("data/seeds"))
+    choose("colours")
+    for rule, store in (("entropy", "data/seeds"), ("colours", "data/seeds/other")):
         with pytest.raises(UserError, match="run `dvc repro choose_background`"):
             threshold_of(rule, Path(store))
 

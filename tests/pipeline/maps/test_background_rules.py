@@ -33,17 +33,14 @@ def test_an_object_is_parted_from_its_surroundings_and_always_alike(rule: str) -
     scenes = [scene(np.random.default_rng(seed)) for seed in range(3)]
     found = threshold(rule, *scenes)
     assert found in THRESHOLDS and found == threshold(rule, *scenes[::-1])
-    assert 0.2 < found < 0.65
-    if rule in ("colours", "otsu_set"):
-        assert found > 0.35
+    assert (0.35 if rule == "colours" else 0.2) < found < 0.65
 
 
 @pytest.mark.parametrize("rule", SET_RULES)
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_maps_of_zeros_and_ones(rule: str, value: float) -> None:
     _, image = scene(np.random.default_rng(0))
-    found = threshold(rule, (np.full(SIZE, value, np.float32), image))
-    assert found == 1 or (rule == "share" and value == 1 and found == THRESHOLDS[0]), "ones expect foreground alone"
+    assert threshold(rule, (np.full(SIZE, value, np.float32), image)) == 1, "nothing is told apart: all is background"
 
 
 @pytest.mark.parametrize("rule", SET_RULES)
@@ -77,9 +74,3 @@ def test_colours_know_a_perfect_labelling_and_chance() -> None:
     np.testing.assert_allclose(merit[inside], 1)
     np.testing.assert_allclose(merit[~inside], 0, atol=1e-9)
     assert colours(labels, np.full_like(image, 90)).max() < 1e-9, "one colour tells nothing"
-
-
-def test_share_is_the_mean_of_the_values() -> None:
-    values = np.linspace(0, 1, 10_001, dtype=np.float32) ** 3  # mean 1/4, which the highest quarter exceeds at 0.75^3
-    merit = SET_RULES["share"].merit(SET_RULES["share"].evidence(values, np.zeros((1, 1, 3), np.uint8)))
-    assert highest(merit) == pytest.approx(0.75**3, abs=2 / STEPS)
