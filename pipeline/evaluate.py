@@ -22,6 +22,7 @@ from pipeline.data.ground_truth import GroundTruth
 from pipeline.data.manifest import Manifest, load_manifest
 from pipeline.data.masks import read_mask
 from pipeline.maps.background import Threshold, hard_labels, with_background
+from pipeline.maps.background_found import threshold_of
 from pipeline.run.files import new_folder, write_json
 from pipeline.run.stage import run_light_stage
 from pipeline.run.told import Runtime, told
@@ -47,7 +48,7 @@ class EvaluateConfig(Knobs):
     """What evaluate is told.
 
     Attributes:
-        bg_thresh: the background threshold.
+        bg_thresh: the background threshold, or the rule that finds it.
         protocol: what every details file states of how the artefact was made.
         code: the digest of the code of each stage that made the artefact, by the name of the stage.
     """
@@ -101,7 +102,8 @@ def evaluate(artefact: str, manifest: Manifest, config: EvaluateConfig, root: Pa
     rates = over_activation(tally.confusion, manifest.classes)
     save_over_activation(plots, rates, f"{artefact}: over-activation per class")
     if "oracle" in scores:
-        used = 0.5 if config.bg_thresh is None else config.bg_thresh
+        threshold = threshold_of(config.bg_thresh, Path("data") / artefact)
+        used = 0.5 if threshold is None else threshold
         save_curve(plots, *tally.curve_points(), used if isinstance(used, float | int) else None)
     if "calibration" in scores:
         save_calibration(plots, scores["calibration"]["bins"], scores["calibration"]["ece"])
@@ -196,13 +198,14 @@ def store_scores(
     for store in sorted(path for path in folder.iterdir() if path.is_dir() and path.name != VALIDATION):
         tally, tuning = tallied(read_maps(store, manifest, bg_thresh), truth, manifest)
         if tally.scored:
-            found[store.name] = some(summary_with_tune(tally, tuning), MAP_SCORES)
+            found[store.name] = some(summary_with_tune(tally, tuning), MAP_SCORES) | {
+                "bg_thresh_used": in_words(threshold_of(bg_thresh, store))
+            }
     return found
 
 
 def protocol(artefact: str, config: EvaluateConfig, manifest: Manifest, scored: set[str]) -> dict[str, Any]:
     """What the numbers mean: split, background threshold, and all that the configuration says."""
-    threshold = "none" if config.bg_thresh is None else config.bg_thresh
     facts: dict[str, Any] = dict.fromkeys(("crf", "refine", "pixel_labels"), "none")
     facts |= {key: "none" if value is None else value for key, value in config.protocol.items()}
     facts |= {
@@ -211,7 +214,17 @@ def protocol(artefact: str, config: EvaluateConfig, manifest: Manifest, scored: 
         "ignored_label": "255 in ground truth; 255 in a mask counts as background",
         "masks_given": bool(scored),
     }
-    return facts if artefact == "segmenter" else facts | {"bg_thresh": threshold}
+    if artefact != "segmenter":
+        facts["bg_thresh"] = in_words(config.bg_thresh)
+    if artefact in ("seeds", "refined", "masks"):
+        store = Path("data/refined" if artefact == "masks" else f"data/{artefact}")
+        facts["bg_thresh_used"] = in_words(threshold_of(config.bg_thresh, store))
+    return facts
+
+
+def in_words(threshold: Threshold) -> float | str:
+    """A threshold as details files state it."""
+    return "none" if threshold is None else threshold
 
 
 # --------------------------------------------------------------------------------------------------------- artefacts
@@ -231,10 +244,11 @@ def read_maps(store: Path, manifest: Manifest, bg_thresh: Threshold) -> Iterator
     """The maps of every photograph and the labels that they give, one at a time."""
     from pipeline.maps.store import fused_maps, read_store  # PyTorch is not needed for masks
 
+    threshold = threshold_of(bg_thresh, store)
     records = {record.id: record for record in manifest.records}
     for entry in tqdm(read_store(store), total=len(records), desc=store.name, disable=None):
         maps, background = fused_maps(entry, entry.size)
-        labels = hard_labels(with_background(maps, bg_thresh, background), entry.class_ids)
+        labels = hard_labels(with_background(maps, threshold, background), entry.class_ids)
         yield Item(records[entry.id], labels, maps)
 
 

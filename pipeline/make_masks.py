@@ -20,6 +20,7 @@ from pipeline.data.images import resize_image, resize_labels, scaled_size
 from pipeline.data.manifest import Record, load_manifest
 from pipeline.data.masks import write_mask
 from pipeline.maps.background import Maps, Threshold, confident_channels, labels_of_channels, with_background
+from pipeline.maps.background_found import threshold_of
 from pipeline.maps.crf import crf_channels
 from pipeline.maps.store import fused_maps, read_entry
 from pipeline.run.files import new_folder
@@ -41,15 +42,15 @@ class MakeMasksConfig(MasksKnobs, CrfTold):
 
 def main(runtime: Runtime) -> None:
     """Make the mask of every training photograph."""
-    config = told("make_masks", MakeMasksConfig)
+    asked = told("make_masks", MakeMasksConfig)
+    config = asked.model_copy(update={"bg_thresh": threshold_of(asked.bg_thresh, INPUT)})
     manifest = load_manifest().split("train")
-    records = manifest.records
     with new_folder(OUTPUT) as output:
         if config.source == "truth":
             import_module(TRUE_MASKS).write_true_masks(manifest, runtime.folder, output)
             return
         job = partial(make_mask, config=config, root=runtime.folder, output=output)
-        used = set().union(*map_photographs(job, INPUT, records, "masks", runtime.workers))
+        used = set().union(*map_photographs(job, INPUT, manifest.records, "masks", runtime.workers))
     if not used - {0, IGNORE}:
         print(f"WARNING: every mask is background only (bg_thresh = {config.bg_thresh}); lower it")
 

@@ -12,9 +12,11 @@ from pydantic_core import PydanticUndefined
 from models.knobs import Knobs
 from models.propagation.rules import rule_names
 from pipeline.config.params import Params
+from pipeline.maps.background_rules import RULES
 
 ALLOWED = {
-    "bg_thresh": "a number from 0 to 1, none (no threshold: background is 1 - the strongest class), otsu, or preset",
+    "bg_thresh": "a number from 0 to 1, none (no threshold: background is 1 - the strongest class), "
+    f"a rule that reads no mask ({', '.join(RULES)}), or preset",
 }
 WORDS = {"array": "list", "boolean": "true, false", "integer": "whole number", "null": "none", "number": "number"}
 

@@ -6,10 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from models.knobs import KernelName, Knobs, Maybe, Number, Share, Shares, WorkingSide, knob
+from models.knobs import KernelName, Knobs, Maybe, Number, OneOf, Share, Shares, WorkingSide, knob
+from pipeline.maps.background_rules import RULES
 
-BackgroundThreshold = Annotated[Share | Literal["otsu"] | None, Maybe]
-"""A constant, Otsu's method for each image, or none: 1 - the strongest class competes."""
+BackgroundThreshold = Annotated[Share | Annotated[str, OneOf(RULES)] | None, Maybe]
+"""A constant, a rule that finds one, or none: 1 - the strongest class competes."""
 
 
 class MasksKnobs(Knobs):

@@ -31,7 +31,9 @@ class Params(Knobs):
         "compact", "compact: minutes on two CPU cores; paper: published networks and sizes, for a GPU"
     )
     bg_thresh: BackgroundThreshold = knob(
-        None, "background threshold: from 0 to 1, none (1 - strongest class competes), otsu (per image)"
+        None,
+        "background threshold: from 0 to 1, none (1 - strongest class competes), or a rule that reads no mask: "
+        "colours, entropy (one for the data set), otsu (one for each photograph)",
     )
     crf_reference: CrfReference = knob(
         None,

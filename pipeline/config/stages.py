@@ -12,14 +12,17 @@ from pipeline.config.pixel_labels import pixel_labels
 from pipeline.run.told import Runtime
 from pipeline.scoring.artefacts import EVALUATED
 
+TO_LOCALIZER = ("prepare_data", "train_classifier", "train_localizer")
+TO_SEEDS = (*TO_LOCALIZER, "extract_cams")
+TO_REFINED = (*TO_SEEDS, "train_affinity", "refine_cams")
 UPSTREAM = {
-    "localizer": ("prepare_data", "train_classifier", "train_localizer"),
-    "rules": ("prepare_data", "train_classifier", "train_localizer", "extract_cams"),
-    "seeds": ("prepare_data", "train_classifier", "train_localizer", "extract_cams"),
-    "refined": ("prepare_data", "train_classifier", "train_localizer", "extract_cams", "train_affinity", "refine_cams"),
+    "localizer": TO_LOCALIZER,
+    "rules": (*TO_SEEDS, "choose_background"),
+    "seeds": (*TO_SEEDS, "choose_background"),
+    "refined": (*TO_REFINED, "choose_background"),
+    "masks": (*TO_REFINED, "choose_background", "make_masks"),
+    "segmenter": (*TO_REFINED, "choose_background", "make_masks", "train_segmenter", "predict"),
 }
-UPSTREAM["masks"] = (*UPSTREAM["refined"], "make_masks")
-UPSTREAM["segmenter"] = (*UPSTREAM["masks"], "train_segmenter", "predict")
 """The stages that an artefact is made by."""
 
 SCORED = tuple(f"evaluate_{name}" for name in EVALUATED)
@@ -58,6 +61,7 @@ def _knobs(params: Params) -> dict[str, Json]:
         "extract_cams": params.cams.told(),
         "train_affinity": p["affinity"] | _crf(params, params.affinity.crf) | seed,
         "refine_cams": p["refine"],
+        "choose_background": background,
         "make_masks": p["masks"] | _crf(params, params.masks.crf) | background,
         "train_segmenter": p["segmenter"] | seed,
         "predict": p["predict"] | _crf(params, params.predict.crf),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from models.labels import IGNORE
+from pipeline.maps.background_rules import image_threshold
 
 Maps = NDArray[np.float32]
 Labels = NDArray[np.uint8]
@@ -30,8 +30,7 @@ def with_background(maps: Maps, threshold: Threshold, background: Maps | None = 
     Args:
         maps: (K, H, W) in [0, 1].
         threshold: a number: a constant map of that value (PSA, IRN); None: the method's own background map where it has
-            one, else 1 - the strongest class (published, BAO eq. 6); "otsu": a constant per image that parts the
-            strongest-class map into two groups by Otsu's method.
+            one, else 1 - the strongest class (published, BAO eq. 6); a name in `IMAGE_RULES`: a constant per image.
         background: (H, W), the method's own background map.
 
     Returns:
@@ -41,17 +40,9 @@ def with_background(maps: Maps, threshold: Threshold, background: Maps | None = 
     if threshold is None:
         first = background if background is not None else 1 - strongest
     else:
-        first = np.full_like(strongest, otsu_threshold(strongest) if threshold == "otsu" else np.float32(threshold))
+        constant = image_threshold(threshold, strongest) if isinstance(threshold, str) else threshold
+        first = np.full_like(strongest, np.float32(constant))
     return np.concatenate([first[None], maps]).astype(np.float32)
-
-
-def otsu_threshold(values: NDArray[np.float32]) -> float:
-    """Otsu's threshold of values in [0, 1], on 256 steps; 1 where all are alike."""
-    steps = np.round(np.clip(values, 0, 1) * 255).astype(np.uint8)
-    if steps.min(initial=255) == steps.max(initial=0):
-        return 1.0
-    threshold, _ = cv2.threshold(steps, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
-    return float((threshold + 0.5) / 255)  # a step above the threshold is foreground
 
 
 def hard_channels(scores: Maps) -> Labels:

@@ -161,7 +161,7 @@ def curve_chart(run: Run) -> str | None:
             table = _read_csv(PLOTS / name / "threshold_curve.csv", f"evaluate@{name}")
             oracle = (scores["oracle"]["threshold"], scores["oracle"]["miou"])
             points = table["threshold"].tolist(), table["miou"].tolist()
-            curves.append(Curve(name, *points, scores["protocol"]["bg_thresh"], scores["miou"], oracle))
+            curves.append(Curve(name, *points, scores["protocol"]["bg_thresh_used"], scores["miou"], oracle))
     return figure_uri(curve_figure(curves)) if curves else None
 
 

@@ -188,3 +188,17 @@ def save_sampling(
         axes.plot(points[:, 1], points[:, 0], "o", markersize=3, markeredgewidth=0.5, color="#d55e00", mec="white")
         axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[], xlabel=name)
     save_figure(folder / "sampling.png", figure)
+
+
+def save_merits(folder: Path, rule: str, thresholds: Sequence[float], curves: Mapping[str, Sequence[float]]) -> None:
+    """The merit of every background threshold by a rule, as `merit.csv` and, of any store of maps, `merit.png`."""
+    save_table(folder / "merit.csv", {"threshold": thresholds if curves else [], **curves})
+    if not curves:
+        return
+    figure = new_figure()
+    axes = figure.add_subplot()
+    for store, merit in curves.items():
+        axes.plot(thresholds, merit, label=store)
+    axes.set(xlabel="background threshold", ylabel=f"merit, {rule}", xlim=(0, 1))
+    axes.legend()
+    save_figure(folder / "merit.png", figure)

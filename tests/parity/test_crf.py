@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.kernels import KERNELS, Kernels, kernels_for, kernels_for
+from models.kernels import KERNELS, Kernels, kernels_for
 from pipeline.maps.crf import dense_crf, label_energies, softmax_energies
 from tests.support.golden_files import golden, load
 

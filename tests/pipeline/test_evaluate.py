@@ -161,7 +161,7 @@ def test_predictions_say_which_photographs_validate(project: Path, monkeypatch: 
     records = tuple(replace(record, split="val", tune=tune) for record in manifest.records)
     save_manifest(PREPARED, replace(manifest, records=records))
     for record in records:
-        write_mask(Path(f"data/segmenter/predictions/{record.id}.png"), half_true().astype(np.uint8))
+        write_mask(Path(f"data/predictions/{record.id}.png"), half_true().astype(np.uint8))
     scores(project, half_true(), half_true())
     run_stage_main(monkeypatch, "segmenter")
     details = json.loads(Path("metrics/details/segmenter.json").read_text())

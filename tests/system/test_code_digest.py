@@ -27,7 +27,7 @@ from tests.support.stages import InlinePool, here
 
 pytestmark = pytest.mark.slow
 
-LIGHT = ("prepare_data", "make_masks", "evaluate", "report")
+LIGHT = ("prepare_data", "choose_background", "make_masks", "evaluate", "report")
 TRAININGS = ("classifier", "localizer", "affinity", "segmenter")
 TINY: dict[str, Any] = {
     **{
@@ -42,7 +42,7 @@ TINY: dict[str, Any] = {
     "data__folder__masks": "masks",
     "cams__long_side": 64,
     "cams__scales": [1.0],
-    "bg_thresh": 0.3,
+    "bg_thresh": "colours",
     "report__gallery": 1,
 }
 TINY_TOKENS: dict[str, Any] = {"localizer__toco__crop": 32, "localizer__toco__decoder_width": 8}
@@ -87,6 +87,7 @@ STAGES = (
     "extract_cams",
     "train_affinity",
     "refine_cams",
+    "choose_background",
     "make_masks",
     "train_segmenter",
     *(f"evaluate {name}" for name in EVALUATED),

@@ -35,10 +35,11 @@ AFTER_PREPARE = (
     "extract_cams",
     "train_affinity",
     "refine_cams",
+    "choose_background",
     "make_masks",
     "train_segmenter",
 )
-LIGHT = ("prepare_data", "make_masks", "evaluate", "report")
+LIGHT = ("prepare_data", "choose_background", "make_masks", "evaluate", "report")
 SMALL = {
     "method": "irn",
     "data.scenes.train": 8,

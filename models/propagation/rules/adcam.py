@@ -28,6 +28,9 @@ Similarity = Literal["bhattacharyya", "js", "intersection", "jaccard", "cosine",
 Mode = Literal["power", "ppr", "heat", "sum"]
 OURS = "reconstructed"
 
+GAMMAS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+"""What `gamma: auto` chooses from."""
+
 
 def lazy_share(self_loop: str) -> float | None:
     """The share b of `lazy:<b>`, in [0, 1]; None for the other words.
@@ -49,7 +52,12 @@ class Knobs(BlockKnobs):
     """The knobs of the diffusion."""
 
     similarity: Similarity = knob("bhattacharyya", "how the agreement of two neighbourhoods is measured", OURS)
-    gamma: NonNegative = knob(2.0, "power of the agreement; 0: plain attention; larger: more conservative", OURS)
+    gamma: NonNegative | Literal["auto"] = knob(
+        2.0,
+        "power of the agreement; 0: plain attention; larger: more conservative; auto: for each view the least of 1, 2,"
+        " 4, ... 32 that halves the number of tokens attended to",
+        OURS,
+    )
     topk: Annotated[Count | None, Maybe] = knob(
         None, "only so many strongest neighbours count for the agreement; none: all; shared_topk needs it", OURS
     )
@@ -169,6 +177,31 @@ def agreement(rows: Tensor, kind: Similarity = "bhattacharyya", chunk: int = 8) 
     return MEASURES[kind](rows, chunk).clamp_(0, 1).fill_diagonal_(1)
 
 
+def attended(weights: Tensor) -> Tensor:
+    """To how many other tokens a token attends, as the exponential of the entropy; mean over tokens.
+
+    Source: the perplexity of van der Maaten & Hinton (JMLR 2008), "a smooth measure of the effective number of
+    neighbours", by which they choose the width of a kernel.
+    """
+    rows = neighbourhoods(weights.clone().fill_diagonal_(0))
+    return torch.special.entr(rows).sum(1).exp().mean()
+
+
+def refined(attention: Tensor, agreements: Tensor, gamma: float | Literal["auto"]) -> Tensor:
+    """A_ij s_ij^gamma; `auto` takes the least of `GAMMAS` that halves the number of tokens attended to, or the last.
+
+    Half means that each token's attention leaves one bit less open: the target knows no label, and attention that is
+    already narrow is narrowed as much as attention that is broad (`reconstructed`).
+    """
+    if gamma != "auto":
+        return attention * agreements.pow(gamma)
+    most = attended(attention) / 2
+    candidates = (attention * agreements.pow(power) for power in GAMMAS)
+    return next(
+        (weights for weights in candidates if attended(weights) <= most), attention * agreements.pow(GAMMAS[-1])
+    )
+
+
 def conservative(attention: Tensor, knobs: Knobs) -> Tensor:
     """Attention refined by agreement: W_ij = A_ij s_ij^gamma, and the self loops of `knobs.self_loop`.
 
@@ -185,7 +218,7 @@ def conservative(attention: Tensor, knobs: Knobs) -> Tensor:
     Source: `reconstructed`.
     """
     rows = neighbourhoods(attention, knobs.topk)
-    weights = attention * agreement(rows, knobs.similarity, knobs.chunk).pow_(knobs.gamma)
+    weights = refined(attention, agreement(rows, knobs.similarity, knobs.chunk), knobs.gamma)
     weights.fill_diagonal_(0)
     if knobs.self_loop == "rowmax":
         weights.diagonal().copy_(weights.amax(1))

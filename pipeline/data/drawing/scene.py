@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from pipeline.data.drawing.creatures import CLASSES, draw_creature, paint_creature
 from pipeline.data.drawing.surfaces import (
+    COATS,
     COLOUR_SPREAD,
     GROUNDS,
     Field,
@@ -26,6 +27,7 @@ OVERSAMPLING = 2
 MIN_VISIBLE = 0.55  # of a creature
 MIN_KEY_VISIBLE = 0.8  # of the part that tells it apart
 SCALES = ((0.55, 0.9), (0.45, 0.65), (0.4, 0.55))  # of a creature, in scenes of one, two and three
+CAMOUFLAGE = (0.1, 0.7)  # how far the ground takes the colour of the first creature
 BLUR, NOISE = (0.4, 0.9), (2.0, 6.0)  # in pixels; in grey levels
 
 Canvas = NDArray[np.uint8]
@@ -76,6 +78,8 @@ def _compose(rng: np.random.Generator, kinds: list[str], size: tuple[int, int]) 
     favourite = FAVOURITE_GROUND.get(kinds[0]) if rng.random() < FAVOURITE_SHARE else None
     light = rng.uniform(0, 2 * np.pi)
     picture = draw_ground(rng, favourite or str(rng.choice(GROUNDS)), big)
+    coat = np.array(COATS[CLASSES.index(kinds[0])])
+    picture += (rng.uniform(*CAMOUFLAGE) * (coat - picture.mean(axis=(0, 1)))).astype(np.float32)
     for _ in range(rng.integers(0, 4)):
         paint_rock(rng, picture, light)
     for creature in creatures:

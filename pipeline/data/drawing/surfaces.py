@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 GROUNDS = ("grass", "sand", "water", "bricks", "snow", "wood")
+COATS = ((95, 70, 55), (115, 115, 125), (175, 150, 120), (190, 185, 175), (165, 110, 65), (205, 190, 205))
+"""The favourite colour of each class."""
 COLOUR_SPREAD = 12.0
 """Of the colours of painted parts, in grey levels."""
 RELIEF = 0.5
@@ -23,9 +25,8 @@ def smooth_noise(rng: np.random.Generator, size: tuple[int, int], cells: int) ->
 
 def draw_coat(rng: np.random.Generator, size: tuple[int, int], favourite: int | None) -> Field:
     """A coat (H, W, 3) of one of the six colours and three patterns: the favourite one, or any."""
-    colours = [[95, 70, 55], [115, 115, 125], [175, 150, 120], [190, 185, 175], [165, 110, 65], [205, 190, 205]]
-    pick = favourite if favourite is not None else int(rng.integers(len(colours)))
-    coat = np.array(colours[pick]) + rng.normal(0, 10, 3) + 14 * smooth_noise(rng, size, 6)[..., None]
+    pick = favourite if favourite is not None else int(rng.integers(len(COATS)))
+    coat = np.array(COATS[pick]) + rng.normal(0, 10, 3) + 14 * smooth_noise(rng, size, 6)[..., None]
     pattern = pick % 3 if favourite is not None else int(rng.integers(3))
     if pattern == 1:
         coat = np.where(smooth_noise(rng, size, 18)[..., None] > 0.9, coat * 0.6, coat)

@@ -14,6 +14,7 @@ from pipeline.config import load
 from pipeline.config.load import load_params, resolve
 from pipeline.config.params import Params
 from pipeline.config.presets import Layer, layers
+from pipeline.maps.background_rules import RULES
 from pipeline.run.errors import UserError
 from tests.support.knobs import SHIPPED, shipped
 from tools.status import leaves
@@ -44,7 +45,8 @@ def test_shipped_knobs_exist_and_are_values_or_left_to_presets() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "meaning"), [("none", None), ("None", None), (None, None), (0, 0), (0.3, 0.3), ("otsu", "otsu")]
+    ("value", "meaning"),
+    [("none", None), ("None", None), (None, None), (0, 0), (0.3, 0.3), *zip(RULES, RULES, strict=True)],
 )
 def test_background_rule_words(value: object, meaning: object) -> None:
     assert resolve(shipped(bg_thresh=value)).bg_thresh == meaning
@@ -55,7 +57,7 @@ def test_background_rule_refusals_name_everything(value: object) -> None:
     with pytest.raises(UserError) as caught:
         resolve(shipped(bg_thresh=value))
     message = str(caught.value)
-    assert "bg_thresh" in message and repr(value) in message and "none" in message and "otsu" in message
+    assert "bg_thresh" in message and repr(value) in message and all(word in message for word in ("none", *RULES))
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ ELSEWHERE = {
     "crf_reference": "make_masks",
     "method": "report",
     "profile": "report",
-    "bg_thresh": "make_masks",
+    "bg_thresh": "choose_background",
     "seed": "train_classifier",
     "cams.rule_knobs": "cams.<rule>",
 } | dict.fromkeys(Runtime.model_fields, "runtime")
@@ -50,7 +50,7 @@ def changed_stages(method: str = "cam", **changes: Any) -> set[str]:
 
 def test_only_what_uses_a_knob_is_told_of_it() -> None:
     scored = {f"evaluate_{artefact}" for artefact in ("rules", "seeds", "refined", "masks", "segmenter")}
-    assert changed_stages(bg_thresh="none") == {"make_masks", *scored, "report"}
+    assert changed_stages(bg_thresh="none") == {"choose_background", "make_masks", *scored, "report"}
     assert changed_stages(device="cpu", processes=4, workers=1, precision="float32") == set()
     assert changed_stages(data__watch="labels.csv") == set()
     evaluated = {f"evaluate_{name}" for name in ("rules", "seeds", "refined")}

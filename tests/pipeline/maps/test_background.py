@@ -6,7 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.maps.background import hard_labels, otsu_threshold, with_background
+from pipeline.maps.background import hard_labels, with_background
+from pipeline.maps.background_rules import image_threshold
 
 
 @given(st.integers(0, 1000))
@@ -24,6 +25,6 @@ def test_background_map_of_the_method_competes_where_there_is_no_threshold() -> 
 
 def test_otsu_parts_two_groups() -> None:
     values = np.concatenate([np.full(60, 0.15), np.full(40, 0.8)]).astype(np.float32).reshape(10, 10)
-    assert 0.15 < otsu_threshold(values) < 0.8
+    assert 0.15 < image_threshold("otsu", values) < 0.8
     assert np.count_nonzero(hard_labels(with_background(values[None], "otsu"), (1,))) == 40
     assert not hard_labels(with_background(np.zeros((1, 4, 4), np.float32), "otsu"), (1,)).any()

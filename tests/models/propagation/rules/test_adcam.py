@@ -18,12 +18,14 @@ from models.propagation.apply import propagate, rectified
 from models.propagation.diffusion import Direction, restarted, transition
 from models.propagation.rule import Observation
 from models.propagation.rules.adcam import (
+    GAMMAS,
     RULE,
     Knobs,
     Mode,
     Similarity,
     adcam,
     agreement,
+    attended,
     conservative,
     diffuse,
     lazy_share,
@@ -122,6 +124,32 @@ def test_attention_is_only_ever_reduced(
         assert (weights >= 0).all() and (weights <= attention).all()
     weights = conservative(attention, Knobs(similarity=kind, gamma=0, topk=topk))
     assert torch.equal(off_diagonal(weights), off_diagonal(attention))
+
+
+def two_groups(own: float) -> Tensor:
+    """Tokens 0 to 5 and 6 to 11 attend `own` times as much to their own group as to the other one."""
+    group = torch.arange(12) // 6
+    attention = torch.where(group[:, None] == group, own, 1.0)
+    return attention / attention.sum(1, keepdim=True)
+
+
+@pytest.mark.parametrize("own", [1.5, 2.0, 4.0])
+def test_auto_takes_the_least_gamma_that_halves_the_tokens_attended_to(own: float) -> None:
+    attention, same = two_groups(own), torch.block_diag(torch.ones(6, 6), torch.ones(6, 6))
+    counts = {gamma: float(attended(conservative(attention, Knobs(gamma=gamma)))) for gamma in (0.0, *GAMMAS)}
+    enough = [gamma for gamma in GAMMAS if counts[gamma] <= counts[0.0] / 2]
+    gamma = enough[0] if enough else GAMMAS[-1]
+    weights = conservative(attention, Knobs(gamma="auto"))
+    assert torch.equal(weights, conservative(attention, Knobs(gamma=gamma)))
+    before, after = ((neighbourhoods(matrix) * same).sum(1).mean() for matrix in (attention, weights))
+    assert after > before, "more of the attention stays in the own group"
+
+
+def test_attended_counts_tokens() -> None:
+    assert float(attended(torch.ones(5, 5))) == pytest.approx(4)
+    assert float(attended(torch.eye(5))) == pytest.approx(1), "self loops do not count"
+    alike = torch.full((6, 6), 1 / 6)
+    assert torch.equal(conservative(alike, Knobs(gamma="auto", self_loop="keep")), alike), "equal rows stay as they are"
 
 
 @given(seeds, tokens, st.sampled_from(SIMILARITIES), st.sampled_from([None, 1, 4]), st.integers(1, 15))
