@@ -17,7 +17,7 @@ from models.labels import IGNORE
 from pipeline.config.masks import BackgroundThreshold, MasksKnobs
 from pipeline.data.dataset import read_photograph
 from pipeline.data.images import resize_image, resize_labels, scaled_size
-from pipeline.data.manifest import Record, load_manifest
+from pipeline.data.manifest import Manifest, Record, load_manifest
 from pipeline.data.masks import write_mask
 from pipeline.maps.background import Maps, Threshold, confident_channels, labels_of_channels, with_background
 from pipeline.maps.background_found import threshold_of
@@ -42,15 +42,19 @@ class MakeMasksConfig(MasksKnobs, CrfTold):
 
 def main(runtime: Runtime) -> None:
     """Make the mask of every training photograph."""
-    asked = told("make_masks", MakeMasksConfig)
-    config = asked.model_copy(update={"bg_thresh": threshold_of(asked.bg_thresh, INPUT)})
-    manifest = load_manifest().split("train")
+    config, manifest = told("make_masks", MakeMasksConfig), load_manifest().split("train")
     with new_folder(OUTPUT) as output:
         if config.source == "truth":
             import_module(TRUE_MASKS).write_true_masks(manifest, runtime.folder, output)
-            return
-        job = partial(make_mask, config=config, root=runtime.folder, output=output)
-        used = set().union(*map_photographs(job, INPUT, manifest.records, "masks", runtime.workers))
+        else:
+            write_pseudo_masks(manifest, config, runtime, output)
+
+
+def write_pseudo_masks(manifest: Manifest, config: MakeMasksConfig, runtime: Runtime, output: Path) -> None:
+    """Write the pseudo mask of every photograph, in a pool of processes."""
+    config = config.model_copy(update={"bg_thresh": threshold_of(config.bg_thresh, INPUT)})
+    job = partial(make_mask, config=config, root=runtime.folder, output=output)
+    used = set().union(*map_photographs(job, INPUT, manifest.records, "masks", runtime.workers))
     if not used - {0, IGNORE}:
         print(f"WARNING: every mask is background only (bg_thresh = {config.bg_thresh}); lower it")
 

@@ -13,6 +13,7 @@ NEEDED = (
     "pydantic",
     "pydantic_core",
     "safetensors",
+    "segmentation_models_pytorch",
     "scipy",
     "sklearn",
     "timm",
