@@ -38,7 +38,7 @@ from pipeline.scoring.charts import (
 from pipeline.scoring.counts import COUNTS, Counts, counts_path, save_counts
 from pipeline.scoring.records import details_path, write_scores
 from pipeline.scoring.scores import over_activation
-from pipeline.scoring.tally import MAP_SCORES, Coverage, Item, Tally, some
+from pipeline.scoring.tally import MAP_SCORES, Coverage, Item, Tally, some, true_foreground
 
 METRICS = Path("metrics")
 MAP_ARTEFACTS = ("seeds", "refined")
@@ -85,7 +85,7 @@ def evaluate(artefact: str, manifest: Manifest, config: EvaluateConfig, root: Pa
     save_counts(counts_path(COUNTS, artefact), tally.counts)
     scores: dict[str, Any] = {
         "images": len(tally.scored),
-        "coverage": coverage.summary(),
+        "coverage": coverage.summary() | true_foreground(tally, tuning),
         "protocol": protocol(artefact, config, manifest, tally.scored),
         "code": config.code,
     }

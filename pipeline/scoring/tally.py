@@ -102,6 +102,16 @@ class Tally:
         return self.curve.thresholds.tolist(), self.curve.miou().tolist()
 
 
+def true_foreground(*tallies: Tally) -> dict[str, float]:
+    """Mean share of foreground in the masks of the photographs counted, void left out; nothing where no mask is known.
+
+    Both the photographs that are reported and those to choose on belong here: coverage speaks of all of them.
+    """
+    known = [cells for tally in tallies for cells in tally.counts.cells if len(cells)]
+    shares = [float(cells[cells[:, 0] > 0, 2].sum() / cells[:, 2].sum()) for cells in known]
+    return {"true_foreground": float(np.mean(shares))} if shares else {}
+
+
 def some(scores: dict[str, Any], keys: Iterable[str]) -> dict[str, Any]:
     """Those of some scores that are there."""
     return {key: scores[key] for key in keys if key in scores}

@@ -56,6 +56,17 @@ def test_plain_truth(project: Path) -> None:
     assert found["coverage"]["tags_shown"] == 1
 
 
+def test_coverage_stands_beside_the_true_share_of_foreground(project: Path) -> None:
+    quarter = half_true()
+    quarter[2:] = 0
+    quarter[:2, 3:] = 255
+    found = scores(project, half_true(), quarter)["coverage"]
+    assert found["true_foreground"] == pytest.approx((12 / 24 + 6 / 18) / 2), "void left out, mean of photographs"
+    mark_tune("1")
+    both = scores(project, half_true(), quarter)["coverage"]
+    assert both == found, "coverage is of all photographs, those to choose on too"
+
+
 def half_true() -> np.ndarray:
     truth = np.zeros((4, 6))
     truth[:, :3] = 1
@@ -76,7 +87,7 @@ def test_numbers_go_to_metrics_and_all_else_to_details(
     found = scores(project, half_true(), half_true())
     if not masks:
         save_ground_truth(PREPARED, {}, None)
-        found = {key: found[key] for key in ("coverage", "code")}
+        found["coverage"].pop("true_foreground")
     run_stage_main(monkeypatch, "seeds")
     numbers = json.loads(Path("metrics/seeds.json").read_text())
     details = json.loads(Path("metrics/details/seeds.json").read_text())
