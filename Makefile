@@ -5,7 +5,7 @@ METHOD ?= cam
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help setup repro test quick lint smoke knobs cards status experiments bench-walk bench-crf bench-attention complexity gpu-check clean
+.PHONY: help setup repro test quick lint smoke instrument knobs cards status experiments bench-walk bench-crf bench-attention complexity gpu-check clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -44,6 +44,9 @@ experiments: setup  ## all experiments and what differs between them, in 160 col
 
 smoke: setup  ## the whole chain through DVC on a dozen scenes, in a copy: make smoke METHOD=cam
 	python -m tools.smoke $(METHOD)
+
+instrument: setup  ## what scenes and compact profile can tell apart: make instrument DRAWING=7 METHODS="cam supervised"
+	@python -m tools.instrument $(if $(DRAWING),--drawings $(DRAWING)) $(if $(METHODS),--methods $(METHODS))
 
 cards: setup  ## fill the tables of knobs in docs/ from their declarations
 	python -m tools.cards

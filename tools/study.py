@@ -42,16 +42,42 @@ def main() -> None:
         "--drawings", nargs="+", type=int, default=[None], help="of the bundled scenes: data.scenes.seed"
     )
     arguments = parser.parse_args()
-    artefacts = EVALUATED[: EVALUATED.index(arguments.until) + 1]
-    for method, drawing, seed in product(arguments.methods, arguments.drawings, arguments.seeds):
-        words = [method, *(knob.replace("=", "-").replace("/", "_") for knob in arguments.knobs)]
-        run = f"{arguments.name or '-'.join(words)}-seed{seed}{drawing_name(drawing)}"
-        folder = STUDIES / arguments.study / run
-        if not folder.exists():
+    folder, artefacts = STUDIES / arguments.study, EVALUATED[: EVALUATED.index(arguments.until) + 1]
+    places = (arguments.methods, arguments.seeds, arguments.drawings)
+    run_missing(folder, *places, arguments.knobs, arguments.name, artefacts)
+
+
+def run_missing(
+    study: Path,
+    methods: Sequence[str],
+    seeds: Sequence[int],
+    drawings: Sequence[int | None],
+    knobs: Sequence[str] = (),
+    name: str | None = None,
+    artefacts: Sequence[str] = EVALUATED,
+) -> None:
+    """Run what a study does not keep yet, and keep it.
+
+    Args:
+        study: its folder.
+        methods: to run on every drawing with every seed.
+        seeds: of the trainings.
+        drawings: of the bundled scenes; None: as params.yaml has it.
+        knobs: further ones, as `dvc exp run -S` takes them.
+        name: of the run, in place of method and knobs.
+        artefacts: what to make and evaluate.
+
+    Raises:
+        UserError: an experiment failed.
+    """
+    for method, drawing, seed in product(methods, drawings, seeds):
+        words = [method, *(knob.replace("=", "-").replace("/", "_") for knob in knobs)]
+        run = f"{name or '-'.join(words)}-seed{seed}{drawing_name(drawing)}"
+        if not (study / run).exists():
             drawn = [] if drawing is None else [f"data.scenes.seed={drawing}"]
-            knobs = [f"method={method}", f"seed={seed}", *drawn, *arguments.knobs]
-            commit = run_experiment(f"{arguments.study}-{run}", knobs, artefacts)
-            keep_metrics(commit, folder, ("classifier", *artefacts))
+            settings = [f"method={method}", f"seed={seed}", *drawn, *knobs]
+            commit = run_experiment(f"{study.name}-{run}", settings, artefacts)
+            keep_metrics(commit, study / run, ("classifier", *artefacts))
 
 
 def drawing_name(drawing: int | None) -> str:

@@ -1,0 +1,193 @@
+"""The bars that kept runs of the bundled scenes are held to: trainings, the CRF, thresholds, intervals, coverage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.scoring.counts import Counts
+from tools.compare import CEILING_METHOD, value
+from tools.instrument.bar import Bar, Measured
+from tools.kept import Run, drawing_of, place_of, read_run, setting
+from tools.pairs import RESAMPLES, Place, Setting, drawn_weights, matrix, miou, study_counts
+
+PLAIN = "cam"
+RULED = ("cam", "irn", "transcam", "toco")
+ENOUGH = ("cam", "irn", "transcam", "toco", "bao")
+"""As many methods as a correlation is taken of, at least; those that are asked for where there are fewer."""
+
+Number = Callable[[Run], float | None]
+
+
+def kept_runs(study: Path, drawings: Sequence[int]) -> list[Run]:
+    """The runs of a study on some drawings of the bundled scenes (none given: on all); none where there is no study."""
+    runs = [read_run(folder) for folder in sorted(study.glob("*")) if folder.is_dir()]
+    return [run for run in runs if run and wanted(drawing_of(run), drawings)]
+
+
+def wanted(drawing: str, drawings: Sequence[int]) -> bool:
+    """Whether a run on some drawing is asked for; runs on photographs have none, nor have those of the first scenes."""
+    return drawing in map(str, drawings) if drawings else drawing != "none"
+
+
+def run_bars(study: Path, drawings: Sequence[int]) -> list[Bar]:
+    """All bars that are read from the runs of a study."""
+    runs = kept_runs(study, drawings)
+    weak = [run for run in runs if setting(run)[0] != CEILING_METHOD]
+    return [
+        supervised_bar(runs),
+        *plain_bars(runs),
+        crf_bar(weak),
+        interval_bar(study, drawings),
+        threshold_bar(weak),
+        *coverage_bars(weak),
+    ]
+
+
+def supervised_bar(runs: Sequence[Run]) -> Bar:
+    """The segmenter can learn the scenes."""
+    found = measured(of(runs, CEILING_METHOD), points("segmenter", "miou"))
+    return Bar("2 full supervision, val mIoU", least=75, measured=found, missing=() if found else (CEILING_METHOD,))
+
+
+def plain_bars(runs: Sequence[Run]) -> list[Bar]:
+    """The classifier knows its classes, and its maps leave room above them."""
+    oracle = measured(of(runs, PLAIN), points("seeds", "oracle", "miou"))
+    tags = measured(of(runs, PLAIN), points("classifier", "map"))
+    return [
+        Bar("3 plain CAM at its oracle threshold, mIoU", 40, 55, oracle, () if oracle else (PLAIN,)),
+        Bar("3 tag mAP of its classifier", least=93, measured=tags, missing=() if tags else (PLAIN,)),
+    ]
+
+
+def crf_bar(weak: Sequence[Run]) -> Bar:
+    """The CRF is of some use to every method, and does not make the masks by itself."""
+    with_crf = [run for run in weak if run.get("masks", {}).get("protocol", {}).get("crf", "none") != "none"]
+    found = measured(with_crf, less(points("masks", "miou"), points("refined", "miou")))
+    return Bar("4 masks less refined maps: the CRF", 1, 8, found, () if found else RULED)
+
+
+def interval_bar(study: Path, drawings: Sequence[int]) -> Bar:
+    """A difference of 2 points can be seen."""
+    counts = study_counts(study, "segmenter") if study.is_dir() else {}
+    chosen = {
+        name: {place: one for place, one in runs.items() if wanted(place[0], drawings)} for name, runs in counts.items()
+    }
+    found = half_widths(chosen)
+    missing = () if found else (PLAIN, CEILING_METHOD)
+    return Bar("5 half-width of paired 95 % intervals, val mIoU", most=2, measured=found, missing=missing)
+
+
+def threshold_bar(weak: Sequence[Run]) -> Bar:
+    """Rules that read no mask find a threshold near the best one. A fixed number is no such rule."""
+    ruled = [run for run in weak if setting(run)[0] in RULED and not is_number(setting(run)[1])]
+    found = measured(ruled, less(points("refined", "oracle", "miou"), points("refined", "miou")))
+    there = {setting(run)[0] for run in ruled if "refined" in run}
+    missing = [method for method in RULED if method not in there]
+    return Bar("6 refined maps below their oracle threshold (chosen with masks)", 0, 3, found, missing)
+
+
+def coverage_bars(weak: Sequence[Run]) -> list[Bar]:
+    """Masks of methods are not told apart by how much they cover; for information, by the best of their maps."""
+    masks, oracle = points("masks", "miou"), points("refined", "oracle", "miou")
+    return [
+        correlation_bar("7 correlation over methods: masks mIoU, coverage error", weak, masks, coverage_error, 0.6),
+        correlation_bar("  masks mIoU, oracle mIoU of refined maps", weak, masks, oracle, float("inf")),
+    ]
+
+
+def correlation_bar(name: str, runs: Sequence[Run], one: Number, other: Number, most: float) -> Bar:
+    """Pearson's correlation of two numbers over methods, each the mean of its runs, and below `most` in size."""
+    groups: dict[str, list[tuple[float, float]]] = {}
+    for run in runs:
+        if (first := one(run)) is not None and (second := other(run)) is not None:
+            groups.setdefault(" ".join(setting(run)), []).append((first, second))
+    means = np.array([np.mean(pairs, axis=0) for pairs in groups.values()]).reshape(-1, 2)
+    found = correlation(*means.T) if len(means) >= len(ENOUGH) else None
+    there = {setting(run)[0] for run in runs if one(run) is not None and other(run) is not None}
+    lacking = [method for method in ENOUGH if method not in there][: max(0, len(ENOUGH) - len(means))]
+    known = [] if found is None else [Measured(f"{len(means)} methods", found)]
+    return Bar(name, -most, most, known, lacking, "not enough runs", digits=2)
+
+
+def correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> float | None:
+    """Pearson's correlation, from -1 to 1; nothing where one of the two does not vary."""
+    return float(np.corrcoef(one, other)[0, 1]) if np.ptp(one) and np.ptp(other) else None
+
+
+# ---------------------------------------------------------------------------------------------------------- intervals
+
+
+def half_widths(counts: Mapping[Setting, Mapping[Place, Counts]]) -> list[Measured]:
+    """Half the width in points of the paired interval of every two runs of one seed and drawing, as `tools.pairs`.
+
+    Args:
+        counts: of the same photographs, by setting, drawing and seed.
+    """
+    found: list[Measured] = []
+    for place in sorted({place for runs in counts.values() for place in runs}):
+        drawn = {name: resampled(runs[place]) for name, runs in sorted(counts.items()) if place in runs}
+        for one, other in combinations(drawn, 2):
+            low, high = np.quantile(drawn[one] - drawn[other], (0.025, 0.975))
+            found.append(Measured(f"{one[0]} and {other[0]}, {where(place)}", 100 * float(high - low) / 2))
+    return found
+
+
+def resampled(counts: Counts) -> NDArray[np.float64]:
+    """mIoU (RESAMPLES,) of photographs drawn with replacement, the same ones for all runs that counted the same."""
+    ids, labels = sorted(counts.ids), 1 + int(counts.table()[:, 1:3].max(initial=0))
+    cells = matrix(counts, ids, labels)
+    return np.concatenate([miou(cells, weights) for weights in drawn_weights(len(ids), RESAMPLES, 0)])
+
+
+# ------------------------------------------------------------------------------------------------------------ numbers
+
+
+def measured(runs: Sequence[Run], number: Number) -> list[Measured]:
+    """A number of every run that has it."""
+    found = ((f"{setting(run)[0]}, {where(place_of(run))}", number(run)) for run in runs)
+    return [Measured(name, known) for name, known in found if known is not None]
+
+
+def of(runs: Sequence[Run], method: str) -> list[Run]:
+    """The runs of a method."""
+    return [run for run in runs if setting(run)[0] == method]
+
+
+def points(*keys: str) -> Number:
+    """A share among the scores of a run, times 100."""
+
+    def number(run: Run) -> float | None:
+        return None if (share := value(run, keys)) is None else 100 * share
+
+    return number
+
+
+def less(one: Number, other: Number) -> Number:
+    """The difference of two numbers of a run that has both."""
+
+    def number(run: Run) -> float | None:
+        first, second = one(run), other(run)
+        return None if first is None or second is None else first - second
+
+    return number
+
+
+def coverage_error(run: Run) -> float | None:
+    """How far the share of foreground in the masks is from the true one, in points, at least 0."""
+    error = less(points("masks", "coverage", "foreground"), points("masks", "coverage", "true_foreground"))(run)
+    return None if error is None else abs(error)
+
+
+def is_number(text: str) -> bool:
+    """Whether a background threshold is a number, and no rule."""
+    return text.replace(".", "", 1).isdigit()
+
+
+def where(place: Place) -> str:
+    """Drawing and seed of a run, in words."""
+    return f"drawing {place[0]} seed {place[1]}"
