@@ -88,7 +88,9 @@ def threshold_bar(weak: Sequence[Run]) -> Bar:
     found = measured(ruled, less(points("refined", "oracle", "miou"), points("refined", "miou")))
     there = {setting(run)[0] for run in ruled if "refined" in run}
     missing = [method for method in RULED if method not in there]
-    return Bar("6 refined maps below their oracle threshold (chosen with masks)", 0, 3, found, missing)
+    return Bar(
+        "6 refined maps below their oracle threshold (chosen with masks)", most=3, measured=found, missing=missing
+    )
 
 
 def coverage_bars(weak: Sequence[Run]) -> list[Bar]:
