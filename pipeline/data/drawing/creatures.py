@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pipeline.data.drawing.surfaces import COLOUR_SPREAD, Field, cast_shadow, draw_coat, relief, smooth_noise
 
 CLASSES = ("bear", "elephant", "hare", "ram", "stag", "unicorn")
-FAVOURITE_COAT_SHARE = 0.9
+FAVOURITE_COAT_SHARE = 0.95
 
 
 @dataclass(frozen=True)

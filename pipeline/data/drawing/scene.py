@@ -26,7 +26,7 @@ SHAPES = ((1.0, 1.0), (0.8, 1.0), (1.0, 0.8))
 OVERSAMPLING = 2
 MIN_VISIBLE = 0.55  # of a creature
 MIN_KEY_VISIBLE = 0.8  # of the part that tells it apart
-SCALES = ((0.55, 0.9), (0.45, 0.65), (0.4, 0.55))  # of a creature, in scenes of one, two and three
+SCALES = ((0.6, 1.0), (0.5, 0.7), (0.42, 0.58))  # of a creature, in scenes of one, two and three
 CAMOUFLAGE = (0.1, 0.7)  # how far the ground takes the colour of the first creature
 BLUR, NOISE = (0.4, 0.9), (2.0, 6.0)  # in pixels; in grey levels
 
