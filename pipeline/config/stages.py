@@ -54,12 +54,14 @@ def _knobs(params: Params) -> dict[str, Json]:
         f"evaluate_{name}": {"bg_thresh": None if name == "localizer" else p["bg_thresh"], "protocol": protocols[name]}
         for name in EVALUATED
     }
+    if params.masks.by_threshold:
+        evaluated["evaluate_refined"]["masks"] = p["masks"] | _crf(params, params.masks.crf)
     return {
         "prepare_data": data | {"source": p["data"][params.data.name]},
         "train_classifier": p["classifier"] | seed | {"pixel_labels": pixel_labels(params, "classifier")},
         "train_localizer": _localizer(params) | _crf(params, *_static_kernels(params)) | seed,
         "extract_cams": params.cams.told(),
-        "train_affinity": p["affinity"] | _crf(params, params.affinity.crf) | seed,
+        "train_affinity": p["affinity"] | _crf(params, _affinity_kernels(params)) | seed,
         "refine_cams": p["refine"],
         "choose_background": background,
         "make_masks": p["masks"] | _crf(params, params.masks.crf) | background,
@@ -79,6 +81,11 @@ def _localizer(params: Params) -> Json:
 def _crf(params: Params, *kernels: str | None) -> Json:
     """What the size of the CRF's kernels depends on, for a stage that runs one."""
     return {"crf_reference": params.crf_reference} if any(kernels) else {}
+
+
+def _affinity_kernels(params: Params) -> str | None:
+    """The CRF behind the confident labels of an affinity; None where none is learned."""
+    return params.affinity.crf if params.affinity.network in AFFINITIES else None
 
 
 def _static_kernels(params: Params) -> list[str | None]:
