@@ -58,7 +58,7 @@ def enter(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def prepare(classes: Sequence[str], masks: Sequence[int], tune: Sequence[int] = ()) -> None:
-    """Five train and two val photographs; the last one of train has no tag; masks, and tune marks, for those numbered."""
+    """Five train and two val photographs, the last of train without a tag; masks and tune marks for those numbered."""
     tags = [classes[number % 2 :: 2] for number in (0, 1, 2, 3)] + [(), classes[0::2], classes[1::2]]
     manifest = write_photographs(Path(), tags, [(HEIGHT, WIDTH)], classes=classes, val=2, ids="p{}&")
     rng = np.random.default_rng(0)
