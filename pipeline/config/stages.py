@@ -50,8 +50,9 @@ def _knobs(params: Params) -> dict[str, Json]:
     data = {key: p["data"][key] for key in ("name", "root", "classes", "limit", "max_megapixels")}
     data |= {key: p["data"][key] for key in ("tune", "validate_on")}
     protocols = _protocols(params)
+    no_threshold = ("localizer", "masks") if params.masks.source == "truth" else ("localizer",)
     evaluated = {
-        f"evaluate_{name}": {"bg_thresh": None if name == "localizer" else p["bg_thresh"], "protocol": protocols[name]}
+        f"evaluate_{name}": {"bg_thresh": None if name in no_threshold else p["bg_thresh"], "protocol": protocols[name]}
         for name in EVALUATED
     }
     if params.masks.by_threshold:
@@ -194,7 +195,7 @@ def _protocols(params: Params) -> dict[str, Json]:
         "rules": cams | {"crf": None, "rules": rules},
         "seeds": seeds | {"crf": None},
         "refined": refined | {"crf": None},
-        "masks": refined | {"crf": p["masks"]["crf"]},
+        "masks": run | {"crf": None} if params.masks.source == "truth" else refined | {"crf": p["masks"]["crf"]},
         "segmenter": run | segmenter,
     }
     return {name: facts | {"pixel_labels": pixel_labels(params, name)} for name, facts in protocols.items()}

@@ -162,6 +162,14 @@ def test_other_scales_of_the_predictions_train_nothing() -> None:
     assert changed_stages(predict__long_side=320) == {"predict", "report"}
 
 
+def test_true_masks_are_said_to_come_of_no_threshold_and_no_crf() -> None:
+    told = stage_configs(resolve(shipped(method="supervised")))
+    assert told["evaluate_masks"]["bg_thresh"] is None and told["evaluate_masks"]["protocol"]["crf"] is None
+    assert not [key for key in told["evaluate_masks"]["protocol"] if key.startswith("cam_")]
+    assert told["evaluate_refined"]["bg_thresh"] == resolve(shipped(method="cam")).bg_thresh
+    assert "full supervision" in told["evaluate_segmenter"]["protocol"]["pixel_labels"]
+
+
 def test_page_says_nothing_of_places_and_machines() -> None:
     params = resolve(shipped(data__name="folder", data__root="/home/somebody", device="cpu"))
     on_the_page = leaves(shown(params))
