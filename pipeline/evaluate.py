@@ -17,7 +17,7 @@ from typing import Any
 from tqdm import tqdm
 
 from models.knobs import Knobs
-from pipeline.config.masks import BackgroundThreshold
+from pipeline.config.masks import BackgroundThreshold, MaskRules
 from pipeline.data.ground_truth import GroundTruth
 from pipeline.data.manifest import Manifest, load_manifest
 from pipeline.data.masks import read_mask
@@ -51,11 +51,13 @@ class EvaluateConfig(Knobs):
         bg_thresh: the background threshold, or the rule that finds it.
         protocol: what every details file states of how the artefact was made.
         code: the digest of the code of each stage that made the artefact, by the name of the stage.
+        masks: how masks are made of the artefact, where it is what they are made of.
     """
 
     bg_thresh: BackgroundThreshold
     protocol: dict[str, Any]
     code: dict[str, str]
+    masks: MaskRules | None = None
 
 
 def main(runtime: Runtime) -> None:
@@ -71,13 +73,15 @@ def main(runtime: Runtime) -> None:
     manifest = load_manifest()
     split = manifest.split("val" if artefact == "segmenter" else "train")
     with new_folder(METRICS / "plots" / artefact) as plots:
-        scores = evaluate(artefact, split, config, runtime.folder, plots)
+        scores = evaluate(artefact, split, config, runtime.folder, plots, runtime.workers)
     if artefact in MAP_ARTEFACTS:
         scores |= evaluate_validation(artefact, manifest.split("val"), config, runtime.folder)
     write_scores(METRICS, artefact, scores)
 
 
-def evaluate(artefact: str, manifest: Manifest, config: EvaluateConfig, root: Path, plots: Path) -> dict[str, Any]:
+def evaluate(
+    artefact: str, manifest: Manifest, config: EvaluateConfig, root: Path, plots: Path, workers: int = 1
+) -> dict[str, Any]:
     """All scores of one artefact and what they mean; charts go into `plots`, counts into `data/counts`."""
     truth, coverage = GroundTruth(manifest, root), Coverage(manifest)
     items = coverage.counted(read_artefact(artefact, manifest, config.bg_thresh))
@@ -96,18 +100,35 @@ def evaluate(artefact: str, manifest: Manifest, config: EvaluateConfig, root: Pa
     scores |= summary_with_tune(tally, tuning)
     if artefact == "seeds" and (earlier := store_scores(Path("data/seeds"), truth, manifest, config.bg_thresh)):
         scores["earlier"] = earlier
+    if config.masks and (curve := masks_by_threshold(artefact, truth, manifest, config.masks, workers)):
+        scores["mask_curve"] = curve
     if not tally.confusion[1:].any():
         print(f"WARNING: the ground truth of all {len(tally.scored)} images shows no class: foreground has no recall")
+    draw(plots, artefact, scores, tally, config)
+    return scores
+
+
+def draw(plots: Path, artefact: str, scores: dict[str, Any], tally: Tally, config: EvaluateConfig) -> None:
+    """The charts of an artefact that was scored."""
     save_per_class(plots, scores["per_class"], f"{artefact}: IoU per class")
-    rates = over_activation(tally.confusion, manifest.classes)
+    rates = over_activation(tally.confusion, tally.manifest.classes)
     save_over_activation(plots, rates, f"{artefact}: over-activation per class")
     if "oracle" in scores:
         threshold = threshold_of(config.bg_thresh, Path("data") / artefact)
         used = 0.5 if threshold is None else threshold
-        save_curve(plots, *tally.curve_points(), used if isinstance(used, float | int) else None)
+        line = used if isinstance(used, float | int) else None
+        save_curve(plots, *tally.curve_points(), line, scores.get("mask_curve"))
     if "calibration" in scores:
         save_calibration(plots, scores["calibration"]["bins"], scores["calibration"]["ece"])
-    return scores
+
+
+def masks_by_threshold(
+    artefact: str, truth: GroundTruth, manifest: Manifest, rules: MaskRules, workers: int
+) -> dict[str, Any]:
+    """Scores of masks at several background thresholds, on a sample of the photographs that are reported."""
+    from pipeline.scoring.mask_curve import mask_curve  # PyTorch is not needed for masks that are there
+
+    return mask_curve(Path("data") / artefact, truth, truth.known(manifest.reported()), rules, workers)
 
 
 def tallied(items: Iterable[Item], truth: GroundTruth, manifest: Manifest) -> tuple[Tally, Tally]:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from models.knobs import KernelName, Knobs, Maybe, Number, OneOf, Share, Shares, WorkingSide, knob
+from models.knobs import CrfReference, KernelName, Knobs, Maybe, Number, OneOf, Share, Shares, WorkingSide, knob
 from pipeline.maps.background_rules import RULES
 
 BackgroundThreshold = Annotated[Share | Annotated[str, OneOf(RULES)] | None, Maybe]
@@ -35,6 +35,11 @@ class MasksKnobs(Knobs):
     )
     max_side: WorkingSide = knob(1024, "the CRF works at most at this longer side; masks have the photograph's size")
 
+    @property
+    def by_threshold(self) -> bool:
+        """Whether masks are made by a background threshold and the CRF."""
+        return self.source == "maps" and self.crf is not None and self.confidence_pair is None
+
     @model_validator(mode="after")
     def _pair_ordered(self) -> MasksKnobs:
         if self.confidence_pair is not None and self.confidence_pair[0] < self.confidence_pair[1]:
@@ -42,3 +47,9 @@ class MasksKnobs(Knobs):
                 f"confidence_pair is foreground, background with foreground >= background; got {self.confidence_pair}"
             )
         return self
+
+
+class MaskRules(MasksKnobs):
+    """All that masks are made by but the background threshold."""
+
+    crf_reference: CrfReference = None

@@ -10,7 +10,7 @@ from models.affinity.knobs import AffinityKnobs
 from models.cam.knobs import ClassifierKnobs
 from models.knobs import CrfReference, Knobs, Name, Number, Seed, knob
 from models.refine.knobs import NEEDS, RefineKnobs
-from models.registry import CLASSIFIERS, METHODS, Method
+from models.registry import CLASSIFIERS, METHODS, SEGMENTERS, Method
 from models.segmenters.knobs import PredictKnobs, SegmenterKnobs
 from pipeline.config.cams import CamsKnobs
 from pipeline.config.data import DataKnobs
@@ -84,6 +84,15 @@ class Params(Knobs):
             raise ValueError(
                 f"{', '.join(name for name, is_so in wrong.items() if is_so)} needs a localizer.network that trains "
                 f"without a classifier and segments ({whole}); it is {self.localizer.network}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _true_masks_are_learned(self) -> Params:
+        if self.masks.source == "truth" and self.segmenter.network not in SEGMENTERS:
+            raise ValueError(
+                f"masks.source = truth needs a segmenter that learns from masks, but segmenter.network = "
+                f"{self.segmenter.network}; choose {', '.join(SEGMENTERS)}"
             )
         return self
 

@@ -22,4 +22,6 @@ def pixel_labels(params: Params, artefact: str) -> str:
         chosen.append("the number oracle: the masks that it is scored on")
         if params.data.tune and params.data.validate_on == "val":
             chosen.append("the number tuned: the masks of the tune photographs")
+    if artefact == "refined" and params.masks.by_threshold:
+        chosen.append("the best threshold of mask_curve: the masks that it is scored on")
     return "; ".join(chosen)

@@ -50,16 +50,19 @@ def _knobs(params: Params) -> dict[str, Json]:
     data = {key: p["data"][key] for key in ("name", "root", "classes", "limit", "max_megapixels")}
     data |= {key: p["data"][key] for key in ("tune", "validate_on")}
     protocols = _protocols(params)
+    no_threshold = ("localizer", "masks") if params.masks.source == "truth" else ("localizer",)
     evaluated = {
-        f"evaluate_{name}": {"bg_thresh": None if name == "localizer" else p["bg_thresh"], "protocol": protocols[name]}
+        f"evaluate_{name}": {"bg_thresh": None if name in no_threshold else p["bg_thresh"], "protocol": protocols[name]}
         for name in EVALUATED
     }
+    if params.masks.by_threshold:
+        evaluated["evaluate_refined"]["masks"] = p["masks"] | _crf(params, params.masks.crf)
     return {
         "prepare_data": data | {"source": p["data"][params.data.name]},
         "train_classifier": p["classifier"] | seed | {"pixel_labels": pixel_labels(params, "classifier")},
         "train_localizer": _localizer(params) | _crf(params, *_static_kernels(params)) | seed,
         "extract_cams": params.cams.told(),
-        "train_affinity": p["affinity"] | _crf(params, params.affinity.crf) | seed,
+        "train_affinity": p["affinity"] | _crf(params, _affinity_kernels(params)) | seed,
         "refine_cams": p["refine"],
         "choose_background": background,
         "make_masks": p["masks"] | _crf(params, params.masks.crf) | background,
@@ -79,6 +82,11 @@ def _localizer(params: Params) -> Json:
 def _crf(params: Params, *kernels: str | None) -> Json:
     """What the size of the CRF's kernels depends on, for a stage that runs one."""
     return {"crf_reference": params.crf_reference} if any(kernels) else {}
+
+
+def _affinity_kernels(params: Params) -> str | None:
+    """The CRF behind the confident labels of an affinity; None where none is learned."""
+    return params.affinity.crf if params.affinity.network in AFFINITIES else None
 
 
 def _static_kernels(params: Params) -> list[str | None]:
@@ -187,7 +195,7 @@ def _protocols(params: Params) -> dict[str, Json]:
         "rules": cams | {"crf": None, "rules": rules},
         "seeds": seeds | {"crf": None},
         "refined": refined | {"crf": None},
-        "masks": refined | {"crf": p["masks"]["crf"]},
+        "masks": run | {"crf": None} if params.masks.source == "truth" else refined | {"crf": p["masks"]["crf"]},
         "segmenter": run | segmenter,
     }
     return {name: facts | {"pixel_labels": pixel_labels(params, name)} for name, facts in protocols.items()}

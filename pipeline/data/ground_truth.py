@@ -1,4 +1,4 @@
-"""Ground-truth masks. Only `evaluate` and `report` import this module; a test proves it."""
+"""Ground-truth masks. Only `evaluate`, `report` and full supervision import this module; a test proves it."""
 
 from __future__ import annotations
 

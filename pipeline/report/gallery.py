@@ -72,6 +72,7 @@ class Gallery:
         self.run, self.manifest = run, run.manifest
         self.photographs = Photographs(run.manifest, run.truth.root)
         self.shards = store_index(SEEDS) if run.config.gallery else {}
+        self.mask_name = "true mask" if run.config.params["masks"]["source"] == "truth" else "pseudo mask"
         self.labels: set[int] = set()
 
     def rows(self, split: str) -> list[Row]:
@@ -84,7 +85,7 @@ class Gallery:
         photograph = resize_image(self.photographs.read(record), thumbnail_size(record.size))
         tiles = [Tile("photograph", picture_uri(photograph))]
         if record.split == "train":
-            tiles += [self.heat(record, photograph), self.mask("pseudo mask", MASKS, record, photograph)]
+            tiles += [self.heat(record, photograph), self.mask(self.mask_name, MASKS, record, photograph)]
         else:
             tiles.append(self.mask("prediction", PREDICTIONS, record, photograph))
         self.labels.update(self.manifest.class_ids(record))

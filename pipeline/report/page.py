@@ -15,6 +15,7 @@ from pipeline.report.gallery import Gallery
 from pipeline.report.pictures import (
     COLOURS,
     Curve,
+    calibration_figure,
     curve_figure,
     figure_uri,
     heat_scale,
@@ -23,6 +24,7 @@ from pipeline.report.pictures import (
 )
 from pipeline.run.errors import UserError
 from pipeline.scoring.artefacts import ARTEFACTS
+from pipeline.scoring.sizes import LARGE, MEDIUM
 
 PLOTS = Path("metrics/plots")
 TRAININGS = {"classifier": "classifier", "localizer_training": "localizer", "segmenter_training": "segmenter"}
@@ -35,6 +37,7 @@ SCORES = {
     "fpr": "FPR",
     "fnr": "FNR",
 }
+SIZES = {"small": f"below {MEDIUM:.0%}", "medium": f"{MEDIUM:.0%} to {LARGE:.0%}", "large": f"above {LARGE:.0%}"}
 COVERAGE = {"foreground": "foreground pixels", "ignored": "ignored pixels", "tags_shown": "tags shown"}
 
 
@@ -54,6 +57,7 @@ def page(run: Run, miou_chart: str) -> str:
     groups = {split: gallery.rows(split) for split in ("train", "val")}
     return environment.get_template("report.html.j2").render(
         params=run.config.params,
+        supervised=run.config.params["masks"]["source"] == "truth",
         splits={split: split_facts(run, split) for split in ("train", "val")},
         classes=run.manifest.classes,
         notes=run.notes,
@@ -62,14 +66,19 @@ def page(run: Run, miou_chart: str) -> str:
         epochs=run.epochs,
         scores=SCORES,
         coverage=COVERAGE,
+        sizes=SIZES,
+        tuned=any("at_tuned" in scores.get("tune", {}) for scores in run.scores.values()),
         protocol=protocol_table(run),
         classifier=run.classifier,
         miou_chart=miou_chart,
+        found_thresholds=found_thresholds(run),
+        merit_chart=picture(PLOTS / "background" / "merit.png"),
         curve_chart=curve_chart(run),
+        calibration_chart=calibration_chart(run),
         per_class=per_class(run),
         colours=COLOURS,
         trainings={name: training_chart(folder) for folder, name in TRAININGS.items()},
-        sampling=sampling_picture(),
+        sampling=picture(PLOTS / "localizer_training" / "sampling.png"),
         groups=groups,
         legend=gallery.legend(),
         ignored=IGNORE in gallery.labels,
@@ -162,7 +171,23 @@ def curve_chart(run: Run) -> str | None:
             oracle = (scores["oracle"]["threshold"], scores["oracle"]["miou"])
             points = table["threshold"].tolist(), table["miou"].tolist()
             curves.append(Curve(name, *points, scores["protocol"]["bg_thresh_used"], scores["miou"], oracle))
-    return figure_uri(curve_figure(curves)) if curves else None
+    return figure_uri(curve_figure(curves, run.scores["refined"].get("mask_curve"))) if curves else None
+
+
+def calibration_chart(run: Run) -> str | None:
+    """The reliability of the artefacts that have maps, or None."""
+    tables = {name: scores["calibration"] for name, scores in run.scores.items() if "calibration" in scores}
+    return figure_uri(calibration_figure(tables)) if tables else None
+
+
+def found_thresholds(run: Run) -> dict[str, float]:
+    """The background threshold that a rule found for an artefact's maps, where the rule finds one for a data set."""
+    protocols = {name: run.scores[name]["protocol"] for name in ARTEFACTS}
+    return {
+        name: facts["bg_thresh_used"]
+        for name, facts in protocols.items()
+        if facts.get("bg_thresh_used", facts.get("bg_thresh")) != facts.get("bg_thresh")
+    }
 
 
 def training_chart(folder: str) -> str | None:
@@ -175,7 +200,6 @@ def training_chart(folder: str) -> str | None:
     )
 
 
-def sampling_picture() -> str | None:
-    """Where a sampler reads its features on one photograph; None where the method has no sampler."""
-    path = PLOTS / "localizer_training" / "sampling.png"
+def picture(path: Path) -> str | None:
+    """A picture that only some methods or rules leave; None where there is none."""
     return png_uri(path) if path.exists() else None

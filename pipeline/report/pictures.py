@@ -189,8 +189,13 @@ def _outlined(colour: str) -> dict[str, Any]:
     }
 
 
-def curve_figure(curves: Sequence[Curve]) -> Figure:
-    """The threshold curves in one chart: a full point for the threshold in use, an outlined one for the oracle."""
+def curve_figure(curves: Sequence[Curve], masks: Mapping[str, Any] | None = None) -> Figure:
+    """The threshold curves in one chart: a full point for the threshold in use, an outlined one for the oracle.
+
+    Args:
+        curves: of maps.
+        masks: the curve of masks after the CRF, as `pipeline.scoring.mask_curve` gives it.
+    """
     figure = new_figure(4.8, 3.6)
     axes = _axes(figure)
     for number, curve in enumerate(curves):
@@ -207,10 +212,44 @@ def curve_figure(curves: Sequence[Curve]) -> Figure:
         label = f"{curve.artefact}, oracle: {curve.oracle[1]:.3f} at {curve.oracle[0]:g}"
         style = _outlined(COLOURS[curve.artefact]) | {"markersize": 8 - 3 * number, "zorder": 3}
         axes.plot([curve.oracle[0]], [curve.oracle[1]], "D", label=label, **style)
-    axes.set(xlim=(0, 1), ylim=_with_zero([score for curve in curves for score in (*curve.scores, curve.score)]))
+    scores = [score for curve in curves for score in (*curve.scores, curve.score)]
+    if masks:
+        scores += masks["miou"]
+        _mask_curve(axes, masks)
+    axes.set(xlim=(0, 1), ylim=_with_zero(scores))
     axes.set_xlabel("background threshold", fontsize=9, color=INK)
     axes.set_ylabel("mIoU", fontsize=9, color=INK)
     _legend(figure, axes, columns=2)
+    return figure
+
+
+def _mask_curve(axes: Axes, masks: Mapping[str, Any]) -> None:
+    """Masks after the CRF at each threshold, with the best one outlined."""
+    best, colour = masks["best"], COLOURS["masks"]
+    line: dict[str, Any] = {"color": colour, "marker": ".", "linewidth": 1.5}
+    axes.plot(masks["thresholds"], masks["miou"], label=f"masks of {masks['images']} photographs", **line)
+    label = f"masks, oracle: {best['miou']:.3f} at {best['threshold']:g}"
+    axes.plot([best["threshold"]], [best["miou"]], "D", label=label, **_outlined(colour) | {"markersize": 5})
+
+
+def calibration_figure(tables: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """How often the strongest class is right against the value of its map.
+
+    Args:
+        tables: of each artefact, as `pipeline.scoring.calibration` gives them.
+    """
+    figure = new_figure(4.8, 3.6)
+    axes = _axes(figure)
+    axes.plot([0, 1], [0, 1], linestyle=":", color="#9aa3b2", label="calibrated")
+    for number, (name, table) in enumerate(tables.items()):
+        points = [[row[key] for row in table["bins"]] for key in ("value", "right")]
+        dashes, width = ("--", 2) if number else ("-", 3)
+        label = f"{name}, calibration error {table['ece']:.3f}"
+        axes.plot(*points, dashes, color=COLOURS[name], linewidth=width, marker="o", markersize=4, label=label)
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    axes.set_xlabel("value of the strongest class", fontsize=9, color=INK)
+    axes.set_ylabel("share of pixels that are right", fontsize=9, color=INK)
+    _legend(figure, axes)
     return figure
 
 

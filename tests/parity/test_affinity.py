@@ -10,7 +10,9 @@ from models.affinity.affinitynet import affinity_loss, feature_affinity
 from models.affinity.irn import boundary_loss, path_affinity
 from models.affinity.pairs import Neighbourhood, affinity_label, pair_masks, path_cells, reduce_label
 from models.labels import IGNORE
-from pipeline.make_masks import MakeMasksConfig, mask_channels
+from pipeline.config.masks import MaskRules
+from pipeline.maps.background import confident_channels
+from pipeline.maps.labellings import channels_at
 from tests.support.golden_files import close, golden, load, near
 from tests.support.stencil import packed
 
@@ -86,15 +88,8 @@ def test_irn_loss(path: Path) -> None:
 @pytest.mark.parametrize("path", golden("irn_label_"))
 def test_confident_labels(path: Path) -> None:
     file = load(path)
-    config = MakeMasksConfig(
-        crf="irn",
-        crf_unary="labels",
-        unary_labels=None,
-        confidence_pair=[float(file["fg_threshold"]), float(file["bg_threshold"])],
-        max_side=1024,
-        bg_thresh=None,
-    )
-    channels = mask_channels(file["image"], file["cam"], None, config)
+    pair = [float(file["fg_threshold"]), float(file["bg_threshold"])]
+    channels = confident_channels(*channels_at(file["image"], file["cam"], None, pair, MaskRules()))
     labels = np.array([0, *file["class_ids"]], dtype=np.uint8)[np.where(channels == IGNORE, 0, channels)]
     labels[channels == IGNORE] = IGNORE
     assert np.mean(labels == file["label"]) >= 0.999

@@ -1,38 +1,75 @@
-"""Stage make_masks: the ignored region, the CRF."""
+"""Stage make_masks: the ignored region, and full supervision."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
 
-from pipeline.make_masks import MakeMasksConfig, mask_channels
+from pipeline import make_masks
+from pipeline.data.ground_truth import GroundTruth
+from pipeline.data.manifest import PREPARED, Manifest, load_manifest, save_ground_truth, save_manifest
+from pipeline.data.masks import read_mask
+from pipeline.maps.store import CamEntry, shard_path, write_shard
+from pipeline.run.errors import UserError
+from tests.support.project import PHOTOGRAPHS, SIZE, configure, write_masks, write_photographs
+from tests.support.stages import run_light
 
-
-def config(**changes: object) -> MakeMasksConfig:
-    base = {
-        "crf": None,
-        "crf_unary": "labels",
-        "unary_labels": None,
-        "confidence_pair": None,
-        "max_side": 512,
-        "bg_thresh": 0.3,
-    }
-    return MakeMasksConfig.model_validate(base | changes)
+FOLDER: dict[str, Any] = {"data__name": "folder", "data__root": PHOTOGRAPHS}
 
 
-def test_confidence_pair_truth_table() -> None:
-    maps = np.array([[[0.9, 0.2, 0.01]]], np.float32)
-    image = np.zeros((1, 3, 3), np.uint8)
-    pair = config(confidence_pair=[0.5, 0.1])
-    np.testing.assert_array_equal(mask_channels(image, maps, None, pair), [[1, 255, 0]])
-    np.testing.assert_array_equal(mask_channels(image, maps, None, config()), [[1, 0, 0]])
+@pytest.fixture
+def manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Manifest:
+    """Three photographs, the last of which is for validation."""
+    monkeypatch.chdir(tmp_path)
+    return write_photographs(Path(), [("a",), ("b",), ("a",)], val=1)
 
 
-@pytest.mark.parametrize("unary", ["labels", "softmax"])
-def test_crf_follows_the_picture(unary: str) -> None:
-    image = np.zeros((40, 40, 3), np.uint8)
-    image[:, 20:] = 255
-    maps = np.zeros((1, 40, 40), np.float32)
-    maps[0, :, 16:] = 0.9  # four columns too wide
-    channels = mask_channels(image, maps, None, config(crf="irn", crf_unary=unary, bg_thresh=0.4))
-    np.testing.assert_array_equal(channels, (image[..., 0] > 0).astype(np.uint8))
+def masks() -> dict[str, np.ndarray]:
+    return {path.stem: read_mask(path, SIZE) for path in Path("data/masks").iterdir()}
+
+
+def test_confidence_pair_truth_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (record,) = write_photographs(Path(), [("b",)], [(1, 3)]).records
+    maps = torch.tensor([[[0.9, 0.2, 0.01]]])
+    write_shard(shard_path(Path("data/refined"), 0), [CamEntry(record.id, (1, 3), (2,), (maps,), ((1, 3),))], {})
+    for pair, expected in (([0.5, 0.1], [[2, 255, 0]]), ("none", [[2, 0, 0]])):
+        configure(**FOLDER, bg_thresh=0.3, masks__crf="none", masks__confidence_pair=pair)
+        run_light(make_masks)
+        np.testing.assert_array_equal(read_mask(Path("data/masks/0.png"), (1, 3)), expected)
+
+
+def test_full_supervision_takes_the_true_masks_and_reads_no_map(manifest: Manifest) -> None:
+    rng = np.random.default_rng(0)
+    known = replace(manifest, records=manifest.records[::2])
+    write_masks(Path(), known, lambda _, record: rng.choice([0, 1, 2, 255], record.size).astype(np.uint8))
+    params = configure(**FOLDER, method="supervised")
+    assert params.masks.source == "truth" and not Path("data/refined").exists() and not Path("data/background").exists()
+    run_light(make_masks)
+    found = masks()
+    assert found.keys() == {"0", "1"}, "of the training photographs"
+    np.testing.assert_array_equal(found["0"], GroundTruth(manifest, Path(PHOTOGRAPHS)).read(manifest.records[0]))
+    assert (found["1"] == 255).all(), "a photograph without a mask teaches nothing"
+
+
+def test_true_masks_are_in_the_labels_of_the_chosen_classes(manifest: Manifest) -> None:
+    write_masks(Path(), manifest, lambda _, record: np.full(record.size, 2, dtype=np.uint8))
+    names = {record.id: f"{number}-mask.png" for number, record in enumerate(manifest.records)}
+    save_ground_truth(PREPARED, names, [0, 0, 1, *range(3, 256)])
+    save_manifest(PREPARED, Manifest(load_manifest().records, ("b",)))
+    configure(**FOLDER, method="supervised")
+    run_light(make_masks)
+    assert all((labels == 1).all() for labels in masks().values())
+
+
+def test_full_supervision_needs_a_mask(manifest: Manifest) -> None:
+    write_masks(Path(), manifest.split("val"), lambda _, record: np.ones(record.size, dtype=np.uint8))
+    configure(**FOLDER, method="supervised")
+    with pytest.raises(UserError, match="comes without masks; set masks"):
+        run_light(make_masks)
+    assert not Path("data/masks").exists()

@@ -48,6 +48,7 @@ TINY: dict[str, Any] = {
 TINY_TOKENS: dict[str, Any] = {"localizer__toco__crop": 32, "localizer__toco__decoder_width": 8}
 METHODS: dict[str, dict[str, Any]] = {
     "cam": {},
+    "supervised": {},
     "irn": {},
     "affinitynet": {},
     "amn": {},
@@ -90,6 +91,7 @@ STAGES = (
     "choose_background",
     "make_masks",
     "train_segmenter",
+    "predict",
     *(f"evaluate {name}" for name in EVALUATED),
     "report",
 )

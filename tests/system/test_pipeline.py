@@ -38,6 +38,7 @@ AFTER_PREPARE = (
     "choose_background",
     "make_masks",
     "train_segmenter",
+    "predict",
 )
 LIGHT = ("prepare_data", "choose_background", "make_masks", "evaluate", "report")
 SMALL = {
@@ -120,6 +121,7 @@ def test_every_stage_leaves_its_artefacts_and_numbers(project: Path) -> None:
     assert 0 < metrics(project, "classifier")["map"] <= 1
     assert (project / "metrics/report/index.html").stat().st_size > 10_000
     assert len(list((project / "data/masks").glob("*.png"))) == 8
+    assert len(list((project / "data/predictions").glob("*.png"))) == 4
     shown = run("dvc", "metrics", "show", cwd=project, quiet=True)
     assert all(f"metrics/{name}.json" in shown for name in (*ARTEFACTS, "classifier"))
     assert max(map(len, shown.splitlines())) <= 132 and "details" not in shown, "it fits a wide terminal"
@@ -185,7 +187,8 @@ def test_evaluate_alone_reads_masks_and_same_seed_gives_same_bytes(project: Path
     for name in AFTER_PREPARE:
         stage(without_masks, name)
     made = [
-        f"data/{name}" for name in ("classifier", "localizer", "seeds", "affinity", "refined", "masks", "segmenter")
+        f"data/{name}"
+        for name in ("classifier", "localizer", "seeds", "affinity", "refined", "masks", "segmenter", "predictions")
     ]
     assert digests(without_masks, *made) == digests(project, *made)
     with pytest.raises(subprocess.CalledProcessError) as caught:

@@ -22,6 +22,7 @@ from tests.support.knobs import shipped
         ({"cams__rules": ["aux"]}, "cams.rules = aux needs localizer.network = toco or dual_branch"),
         ({"cams__rules": ["transcam"]}, "read attention, but classifier.network = efficientnet_lite0 has none"),
         ({"refine__rule": "irn_walk"}, "refine.rule = irn_walk needs affinity.network = irn, but it is none"),
+        ({"method": "toco", "masks__source": "truth"}, "masks.source = truth needs a segmenter that learns from masks"),
         ({"classifier__network": "none"}, "classifier.network = none needs a localizer.network that trains"),
         ({"segmenter__network": "localizer"}, "segmenter.network = localizer needs a localizer.network that trains"),
         (

@@ -129,7 +129,45 @@ def test_scores_say_how_the_artefact_was_made() -> None:
     assert set(configs["evaluate_rules"]["protocol"]["rules"]) == {"adcam:gamma=0", "none"}
     toco = stage_configs(resolve(shipped(method="toco")))
     assert toco["evaluate_localizer"]["protocol"]["localizer"].keys() == {"toco"}
-    assert all(set(toco[stage]) == {"bg_thresh", "protocol", "code"} for stage in SCORED)
+    masks = {"evaluate_refined": {"masks"}}
+    assert all(set(toco[stage]) == {"bg_thresh", "protocol", "code"} | masks.get(stage, set()) for stage in SCORED)
+
+
+def test_refined_maps_are_told_how_masks_are_made_of_them_by_a_threshold() -> None:
+    told = stage_configs(resolve(shipped()))
+    masks = {key: value for key, value in told["make_masks"].items() if key not in ("bg_thresh", "code")}
+    assert told["evaluate_refined"]["masks"] == masks
+    for changes in ({"masks__crf": "none"}, {"masks__source": "truth"}, {"masks__confidence_pair": [0.5, 0.1]}):
+        assert "masks" not in stage_configs(resolve(shipped(**changes)))["evaluate_refined"]
+
+
+def test_only_stages_with_a_crf_are_told_what_its_kernels_are_made_for() -> None:
+    def told(**changes: Any) -> set[str]:
+        configs = stage_configs(resolve(shipped(**changes)))
+        return {stage for stage, config in configs.items() if "crf_reference" in config}
+
+    assert told() == {"make_masks"}
+    assert told(masks__crf="none") == set()
+    assert told(predict__crf="deeplab") == {"make_masks", "predict"}
+    assert told(method="irn") == {"make_masks", "train_affinity"}
+    assert told(method="amn", masks__crf="none") == {"train_localizer", "train_affinity"}
+    of_irn = {"train_affinity", "make_masks", "evaluate_refined", "report"}
+    assert changed_stages("irn", crf_reference=400) == of_irn
+    assert changed_stages("cam", crf_reference=400) == of_irn - {"train_affinity"}
+
+
+def test_other_scales_of_the_predictions_train_nothing() -> None:
+    told = {"predict", "evaluate_segmenter", "report"}
+    assert changed_stages(predict__scales=[1.0, 1.5]) == changed_stages(predict__crf="deeplab") == told
+    assert changed_stages(predict__long_side=320) == {"predict", "report"}
+
+
+def test_true_masks_are_said_to_come_of_no_threshold_and_no_crf() -> None:
+    told = stage_configs(resolve(shipped(method="supervised")))
+    assert told["evaluate_masks"]["bg_thresh"] is None and told["evaluate_masks"]["protocol"]["crf"] is None
+    assert not [key for key in told["evaluate_masks"]["protocol"] if key.startswith("cam_")]
+    assert told["evaluate_refined"]["bg_thresh"] == resolve(shipped(method="cam")).bg_thresh
+    assert "full supervision" in told["evaluate_segmenter"]["protocol"]["pixel_labels"]
 
 
 def test_page_says_nothing_of_places_and_machines() -> None:

@@ -4,8 +4,10 @@ import json
 import re
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +16,8 @@ import torch
 from PIL import Image
 
 from models.labels import IGNORE
-from pipeline.data.manifest import PREPARED, Manifest, load_manifest
+from pipeline import choose_background
+from pipeline.data.manifest import PREPARED, Manifest, load_manifest, save_manifest
 from pipeline.data.masks import write_mask
 from pipeline.evaluate import EvaluateConfig, evaluate, evaluate_epochs, evaluate_rules
 from pipeline.maps.store import CamEntry, shard_path, write_shard
@@ -54,11 +57,13 @@ def enter(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(charts, "save_figure", lambda path, figure: None)  # charts of other stages: not read here
 
 
-def prepare(classes: Sequence[str], masks: Sequence[int]) -> None:
-    """Five train and two val photographs; the last one of train has no tag; masks for those numbered."""
+def prepare(classes: Sequence[str], masks: Sequence[int], tune: Sequence[int] = ()) -> None:
+    """Five train and two val photographs, the last of train without a tag; masks and tune marks for those numbered."""
     tags = [classes[number % 2 :: 2] for number in (0, 1, 2, 3)] + [(), classes[0::2], classes[1::2]]
     manifest = write_photographs(Path(), tags, [(HEIGHT, WIDTH)], classes=classes, val=2, ids="p{}&")
     rng = np.random.default_rng(0)
+    marked = (replace(record, tune=number in tune) for number, record in enumerate(manifest.records))
+    save_manifest(PREPARED, Manifest(tuple(marked), manifest.classes))
     masked = Manifest(tuple(manifest.records[number] for number in masks), manifest.classes)
     write_masks(Path(), masked, lambda *_: rng.integers(0, len(classes) + 1, (HEIGHT, WIDTH), dtype=np.uint8))
     write_json(PREPARED / "notes.json", [f"a note on {NASTY}"])
@@ -87,17 +92,20 @@ def make(
     masks: Sequence[int] = range(7),
     gallery: int = 5,
     bg_thresh: object = 0.3,
+    tune: Sequence[int] = (),
+    **knobs: Any,
 ) -> str:
     """Run everything on tiny photographs; the page."""
-    prepare(classes, masks)
-    configure(bg_thresh=bg_thresh, report__gallery=gallery, data__name="folder", data__root=PHOTOGRAPHS)
+    prepare(classes, masks, tune)
+    configure(bg_thresh=bg_thresh, report__gallery=gallery, data__name="folder", data__root=PHOTOGRAPHS, **knobs)
     train_and_predict()
+    Path("data/rules").mkdir(exist_ok=True)
+    run_light(choose_background)
     for name in ARTEFACTS:
         plots = Path("metrics/plots") / name
         part = load_manifest().split("val" if name == "segmenter" else "train")
         scores = evaluate(name, part, told(f"evaluate_{name}", EvaluateConfig), Path(PHOTOGRAPHS), plots)
         write_scores(Path("metrics"), name, scores)
-    Path("data/rules").mkdir(exist_ok=True)
     score_rules_and_epochs()
     return reported()
 
@@ -148,6 +156,7 @@ class Wellformed(HTMLParser):
 
 def test_page_needs_nothing_but_itself(whole: tuple[str, Path]) -> None:
     page, _ = whole
+    assert "Pixel labels were used" not in page and "<figcaption>pseudo mask" in page
     assert "http://" not in page and "https://" not in page
     assert "url(" not in page and "@import" not in page
     assert "default-src 'none'" in page
@@ -181,6 +190,44 @@ def test_numbers_are_those_of_the_metrics(whole: tuple[str, Path]) -> None:
     assert table["miou"][0] == pytest.approx(seeds["miou"], rel=1e-5)
     assert table["oracle_miou"].isna().tolist() == [False, False, True, True]
     assert "oracle: chosen with masks" in text(page)
+
+
+def test_outlines_sizes_calibration_and_masks_by_threshold_are_shown(whole: tuple[str, Path]) -> None:
+    page, folder = whole
+    masks = read_scores(folder / "metrics", "masks", "")
+    (words, group) = (text(page), masks["by_size"]["large"])
+    assert f"{masks['boundary_miou']:.3f}" in words
+    assert f"{group['foreground_miou']:.3f} ({group['pairs']})" in words
+    assert "below 5%" in words and "above 20%" in words
+    assert "Calibration of the maps" in words and "each threshold through the CRF" in words
+    assert "tuned on other photographs" not in words, "no photograph is one to choose on"
+    assert "found it without" not in words and "merit" not in words, "a number was given"
+
+
+def test_tuned_numbers_stand_beside_the_oracle() -> None:
+    words = text(make(tune=(1, 2)))
+    chosen = read_scores(Path("metrics"), "seeds", "")["tune"]
+    assert "tuned on other photographs" in words and "those reported chose nothing" in words
+    assert f"{chosen['at_tuned']:.3f} {chosen['threshold']:g} " in words
+
+
+def test_threshold_that_a_rule_found_is_said_and_its_merit_shown() -> None:
+    make(bg_thresh="colours")
+    Image.new("RGB", (4, 3)).save("metrics/plots/background/merit.png")
+    page = reported()
+    words, used = text(page), read_scores(Path("metrics"), "seeds", "")["protocol"]["bg_thresh_used"]
+    assert f"The rule colours found it without a look at any mask: {used:.3f} for seeds, " in words
+    assert f"colours: {used:.3f}" in words, "in the table"
+    assert "the highest merit wins" in words and "data:image/png;base64," in page
+
+
+def test_full_supervision_is_said_at_the_top() -> None:
+    page = make(method="supervised")
+    words = text(page)
+    assert "Pixel labels were used. The segmenter learned from the ground-truth masks" in words
+    assert "Training saw image tags alone" not in words and "full supervision" in words
+    assert "<figcaption>true mask" in page and "<figcaption>pseudo mask" not in page
+    assert "each threshold through the CRF" not in words, "no mask is made by a threshold"
 
 
 @pytest.mark.usefixtures("again")

@@ -1,0 +1,51 @@
+"""Labels of a photograph at one or several background thresholds, through the dense CRF: what masks are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from models.kernels import kernels_for
+from pipeline.config.masks import MaskRules
+from pipeline.data.dataset import read_photograph
+from pipeline.data.images import resize_image, resize_labels, scaled_size
+from pipeline.data.manifest import Record
+from pipeline.maps.background import Labels, Maps, Threshold, labels_of_channels, with_background
+from pipeline.maps.crf import crf_channels
+from pipeline.maps.store import fused_maps, read_entry
+
+
+def labels_at(
+    shard: Path, record: Record, thresholds: Sequence[Threshold], rules: MaskRules, root: Path
+) -> list[Labels]:
+    """The labels (H, W) of a photograph at each threshold; the CRF works at most at `rules.max_side`."""
+    entry = read_entry(shard, record.id)
+    if not entry.class_ids:
+        return [np.zeros(record.size, dtype=np.uint8) for _ in thresholds]
+    size = scaled_size(record.size, min(rules.max_side, max(record.size)))
+    maps, background = fused_maps(entry, size)
+    image = resize_image(read_photograph(root, record), size)
+    found = channels_at(image, maps, background, thresholds, rules)
+    return [resize_labels(labels_of_channels(channels, entry.class_ids), record.size) for channels in found]
+
+
+def channels_at(
+    image: Labels, maps: Maps, background: Maps | None, thresholds: Sequence[Threshold], rules: MaskRules
+) -> list[Labels]:
+    """The winning channel at each pixel for each threshold: 0 background, k the k-th map. All share one lattice.
+
+    Args:
+        image: (H, W, 3) uint8.
+        maps: (K, H, W) in [0, 1], K >= 1.
+        background: (H, W), for methods that have a background map.
+        thresholds: of the background.
+        rules: of the CRF.
+
+    Returns:
+        For each threshold (H, W) uint8.
+    """
+    scores = [with_background(maps, threshold, background) for threshold in thresholds]
+    kernels = kernels_for(rules.crf, maps.shape[1:], rules.crf_reference)
+    return crf_channels(image, scores, kernels, rules.crf_unary, rules.unary_labels)

@@ -1,0 +1,128 @@
+"""Stage predict: what is there is not predicted again, the CRF scales with the photograph."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from models.build import build, classifier_description
+from models.kernels import KERNELS, Kernels
+from models.registry import SEGMENTERS
+from pipeline import predict
+from pipeline.data.masks import read_mask
+from pipeline.run.errors import UserError
+from pipeline.run.files import sha256
+from pipeline.training.weights import load_initial, save_network
+from tests.support.processes import forked
+from tests.support.project import PHOTOGRAPHS, SIZE, coarse, configure, write_network, write_photographs
+from tests.support.stages import run
+
+NETWORK: dict[str, Any] = {"network": "efficientnet_lite0_deeplabv3plus", "labels": 3}
+VAL = ("2", "3", "4", "5")
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two training and four validation photographs, and a segmenter."""
+    monkeypatch.chdir(tmp_path)
+    write_photographs(Path(), val=len(VAL), paint=coarse)
+    write_segmenter()
+
+
+def write_segmenter(seed: int = 0) -> None:
+    """A head of random weights on a trunk that sees something."""
+    torch.manual_seed(seed)
+    network = build(NETWORK)
+    load_initial(network, NETWORK["network"], "imagenet", SEGMENTERS[NETWORK["network"]].imagenet)
+    save_network(Path("data/segmenter"), network, NETWORK)
+
+
+def told(**knobs: Any) -> None:
+    configure(data__name="folder", data__root=PHOTOGRAPHS, predict__scales=[1.0], **knobs)
+
+
+def predictions() -> dict[str, str]:
+    return {path.stem: sha256(path) for path in Path("data/predictions").iterdir()}
+
+
+def test_validation_photographs_alone_are_predicted_in_their_size() -> None:
+    told(predict__long_side=64)
+    run(predict)
+    assert predictions().keys() == set(VAL)
+    found = [read_mask(Path(f"data/predictions/{name}.png"), SIZE) for name in VAL]
+    assert set(np.unique(found).tolist()) <= {0, 1, 2} and len(np.unique(found)) > 1
+
+
+def test_killed_predictions_go_on_where_they_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    told()
+    run(predict)
+    whole = predictions()
+    for folder in Path(".resume/predict").iterdir():
+        folder.rename(folder.with_name("kept-" + folder.name))
+    write, written = predict.write_mask, Path("written.txt")
+
+    def note(path: Path, labels: predict.Labels) -> None:
+        write(path, labels)
+        with written.open("a") as file:
+            file.write(f"{path.stem}\n")
+
+    def note_and_die(path: Path, labels: predict.Labels) -> None:
+        note(path, labels)
+        if len(written.read_text().split()) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(predict, "write_mask", note_and_die)
+    assert forked(lambda: run(predict)).status == -signal.SIGKILL
+    monkeypatch.setattr(predict, "write_mask", note)
+    run(predict)
+    assert written.read_text().split() == list(VAL), "each once"
+    assert predictions() == whole
+
+
+def test_other_scales_and_another_network_begin_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    predicted = predict.predicted_labels
+
+    def labels(network: Any, image: Any, record: Any, *rest: Any) -> Any:
+        done.append(record.id)
+        return predicted(network, image, record, *rest)
+
+    monkeypatch.setattr(predict, "predicted_labels", labels)
+    for knobs, seed in (({}, 0), ({"predict__long_side": 80}, 0), ({"predict__long_side": 80}, 1)):
+        told(**knobs)
+        write_segmenter(seed)
+        run(predict)
+    assert done == list(VAL) * 3
+
+
+@pytest.mark.parametrize(("reference", "factor"), [(500, SIZE[1] / 500), ("published", 1)])
+def test_crf_is_made_for_the_size_of_the_photograph(
+    monkeypatch: pytest.MonkeyPatch, reference: object, factor: float
+) -> None:
+    used: list[Kernels] = []
+    crf = predict.dense_crf
+
+    def dense_crf(image: Any, unaries: Any, kernels: Kernels) -> Any:
+        used.append(kernels)
+        assert image.shape == (*SIZE, 3)
+        return crf(image, unaries, kernels)
+
+    monkeypatch.setattr(predict, "dense_crf", dense_crf)
+    told(predict__crf="deeplab", crf_reference=reference)
+    run(predict)
+    assert len(used) == len(VAL) and len(set(used)) == 1
+    assert used[0].bilateral_sxy == pytest.approx(factor * KERNELS["deeplab"].bilateral_sxy)
+    assert used[0].bilateral_srgb == KERNELS["deeplab"].bilateral_srgb, "grey levels do not scale"
+
+
+def test_network_that_does_not_segment_is_named() -> None:
+    told()
+    write_network(Path("data/segmenter"), classifier_description("efficientnet_lite0", 2, 0.0))
+    with pytest.raises(UserError, match="needs a localizer that segments, but cam_classifier does not"):
+        run(predict)
