@@ -8,6 +8,7 @@ from pipeline.maps.background import Threshold
 from pipeline.maps.background_rules import SET_RULES
 from pipeline.run.errors import UserError
 from pipeline.run.files import read_json, write_json
+from pipeline.scoring.artefacts import VALIDATION
 
 DATA, FOLDER = Path("data"), Path("data/background")
 MAPS = ("seeds", "rules", "refined")
@@ -15,8 +16,8 @@ MAPS = ("seeds", "rules", "refined")
 
 
 def stores_below(folder: Path) -> list[Path]:
-    """A folder where it is a store, and the stores in it."""
-    inside = sorted(path for path in folder.iterdir() if path.is_dir())
+    """A folder where it is a store, and the stores of training photographs in it."""
+    inside = sorted(path for path in folder.iterdir() if path.is_dir() and path.name != VALIDATION)
     return [folder, *inside] if any(folder.glob("shard-*")) else inside
 
 
@@ -29,12 +30,14 @@ def save_thresholds(folder: Path, maps: str, rule: Threshold, thresholds: dict[P
 def threshold_of(rule: Threshold, store: Path) -> Threshold:
     """What a background rule means for a store of maps: rules of a data set are looked up, all else is what it is.
 
+    Maps of validation photographs take the threshold that was found on those of the training photographs.
+
     Raises:
         UserError: `choose_background` has not run, or ran with another rule.
     """
     if rule not in SET_RULES:
         return rule
-    name = store.relative_to(DATA)
+    name = (store.parent if store.name == VALIDATION else store).relative_to(DATA)
     path = FOLDER / f"{name.parts[0]}.json"
     found = read_json(path, "choose_background")
     if found["bg_thresh"] != rule or str(name) not in found["thresholds"]:
