@@ -36,6 +36,7 @@ from pipeline.scoring.charts import (
     save_rules,
 )
 from pipeline.scoring.counts import COUNTS, Counts, counts_path, save_counts
+from pipeline.scoring.mask_chart import save_mask_curve
 from pipeline.scoring.records import details_path, write_scores
 from pipeline.scoring.scores import over_activation
 from pipeline.scoring.tally import MAP_SCORES, Coverage, Item, Tally, some
@@ -116,8 +117,9 @@ def draw(plots: Path, artefact: str, scores: dict[str, Any], tally: Tally, confi
     if "oracle" in scores:
         threshold = threshold_of(config.bg_thresh, Path("data") / artefact)
         used = 0.5 if threshold is None else threshold
-        line = used if isinstance(used, float | int) else None
-        save_curve(plots, *tally.curve_points(), line, scores.get("mask_curve"))
+        save_curve(plots, *tally.curve_points(), used if isinstance(used, float | int) else None)
+    if "mask_curve" in scores:
+        save_mask_curve(plots, scores["mask_curve"], *tally.curve_points())
     if "calibration" in scores:
         save_calibration(plots, scores["calibration"]["bins"], scores["calibration"]["ece"])
 
