@@ -2,9 +2,10 @@
 
 Run as `python -m pipeline.evaluate seeds` (or rules, localizer, refined, masks, segmenter). Maps and masks are scored
 on the training split without its tune photographs, restricted to the tags; predictions on the validation split, without
-tags. Where the data set has no masks, what can be said without them is reported: coverage. `metrics/<artefact>.json`
-gets the numbers that people compare, `metrics/details/<artefact>.json` all else, `data/counts/<artefact>.npz` the
-confusion matrix of each photograph; rules and localizer have details alone.
+tags. Refined maps also tell what masks made of them would score at other thresholds. Where the data set has no masks,
+what can be said without them is reported: coverage. `metrics/<artefact>.json` gets the numbers that people compare,
+`metrics/details/<artefact>.json` all else, `data/counts/<artefact>.npz` the confusion matrix of each photograph; rules
+and localizer have details alone.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from pipeline.scoring.charts import (
     save_rules,
 )
 from pipeline.scoring.counts import COUNTS, Counts, counts_path, save_counts
+from pipeline.scoring.mask_chart import save_mask_curve
 from pipeline.scoring.records import details_path, write_scores
 from pipeline.scoring.scores import over_activation
 from pipeline.scoring.tally import MAP_SCORES, Coverage, Item, Tally, some, true_foreground
@@ -116,8 +118,9 @@ def draw(plots: Path, artefact: str, scores: dict[str, Any], tally: Tally, confi
     if "oracle" in scores:
         threshold = threshold_of(config.bg_thresh, Path("data") / artefact)
         used = 0.5 if threshold is None else threshold
-        line = used if isinstance(used, float | int) else None
-        save_curve(plots, *tally.curve_points(), line, scores.get("mask_curve"))
+        save_curve(plots, *tally.curve_points(), used if isinstance(used, float | int) else None)
+    if "mask_curve" in scores:
+        save_mask_curve(plots, scores["mask_curve"], *tally.curve_points())
     if "calibration" in scores:
         save_calibration(plots, scores["calibration"]["bins"], scores["calibration"]["ece"])
 

@@ -72,19 +72,26 @@ def page(run: Run, miou_chart: str) -> str:
         classifier=run.classifier,
         miou_chart=miou_chart,
         found_thresholds=found_thresholds(run),
-        merit_chart=picture(PLOTS / "background" / "merit.png"),
-        curve_chart=curve_chart(run),
-        calibration_chart=calibration_chart(run),
         per_class=per_class(run),
         colours=COLOURS,
-        trainings={name: training_chart(folder) for folder, name in TRAININGS.items()},
-        sampling=picture(PLOTS / "localizer_training" / "sampling.png"),
         groups=groups,
         legend=gallery.legend(),
         ignored=IGNORE in gallery.labels,
         heat=heat_scale(),
         configuration=yaml.safe_dump(_words(run.config.params), allow_unicode=True, width=100),
+        **charts(run),
     )
+
+
+def charts(run: Run) -> dict[str, Any]:
+    """Charts of thresholds and trainings, and a picture of samplers; None for what a run does not have."""
+    return {
+        "merit_chart": picture(PLOTS / "background" / "merit.png"),
+        "curve_chart": curve_chart(run),
+        "calibration_chart": calibration_chart(run),
+        "trainings": {name: training_chart(folder) for folder, name in TRAININGS.items()},
+        "sampling": picture(PLOTS / "localizer_training" / "sampling.png"),
+    }
 
 
 def score_text(value: float | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -57,28 +57,15 @@ def save_history(folder: Path, history: Sequence[Mapping[str, float]]) -> None:
     save_figure(folder / "loss.png", figure)
 
 
-def save_curve(
-    folder: Path,
-    thresholds: Sequence[float],
-    miou: Sequence[float],
-    used: float | None,
-    masks: Mapping[str, Any] | None = None,
-) -> None:
-    """mIoU against the background threshold, as `threshold_curve.csv` and `.png`, with the one in use marked.
-
-    Masks of some photographs, each threshold through the CRF, go to `mask_curve.csv` and into the same picture.
-    """
+def save_curve(folder: Path, thresholds: Sequence[float], miou: Sequence[float], used: float | None) -> None:
+    """mIoU against the background threshold, as `threshold_curve.csv` and `.png`, with the one in use marked."""
     save_table(folder / "threshold_curve.csv", {"threshold": thresholds, "miou": miou})
     figure = new_figure()
     axes = figure.add_subplot()
-    axes.plot(thresholds, miou, label="maps")
-    if masks:
-        save_table(folder / "mask_curve.csv", {"threshold": masks["thresholds"], "miou": masks["miou"]})
-        name = f"masks after the CRF, of {masks['images']} photographs"
-        axes.plot(masks["thresholds"], masks["miou"], marker="o", label=name)
+    axes.plot(thresholds, miou)
     if used is not None:
         axes.axvline(used, linestyle="--", color="grey", label=f"bg_thresh in use: {used:g}")
-    axes.legend()
+        axes.legend()
     axes.set(xlabel="background threshold", ylabel="mIoU", xlim=(0, 1), ylim=(0, 1))
     save_figure(folder / "threshold_curve.png", figure)
 

@@ -87,3 +87,4 @@ def test_refined_maps_alone_have_one_and_only_with_a_crf(
     else:
         assert found["images"] == len(load_manifest().records) and not any(map(math.isnan, found["miou"]))
         assert pd.read_csv(table)["miou"].tolist() == pytest.approx(found["miou"], rel=1e-5)
+        assert table.with_suffix(".png").exists()
