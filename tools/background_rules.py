@@ -18,17 +18,14 @@ import numpy as np
 from scipy.special import xlogy
 from tqdm import tqdm
 
-from models.kernels import kernels_for
-from pipeline.data.dataset import read_photograph
 from pipeline.data.ground_truth import GroundTruth
-from pipeline.data.images import resize_image, resize_labels, scaled_size
 from pipeline.data.manifest import Record, load_manifest
 from pipeline.make_masks import MakeMasksConfig
-from pipeline.maps.background import Labels, Threshold, hard_channels, labels_of_channels, with_background
+from pipeline.maps.background import Threshold
 from pipeline.maps.background_rules import IMAGE_RULES, SET_RULES, STEPS, Numbers, SetRule, highest, histogram, otsu
 from pipeline.maps.background_search import merit, sampled
-from pipeline.maps.crf import crf_channels
-from pipeline.maps.store import fused_maps, read_entry, store_index
+from pipeline.maps.labellings import labels_at
+from pipeline.maps.store import store_index
 from pipeline.run.stage import run_stage
 from pipeline.run.told import Runtime, told
 from pipeline.scoring.scores import confusion_matrix, iou, mean
@@ -130,27 +127,16 @@ def counted(
 
     Agreement is the lesser IoU of foreground and background over all photographs, so that neither end can win.
     """
-    config, index = told("make_masks", MakeMasksConfig), store_index(MAPS)
+    rules, index = told("make_masks", MakeMasksConfig), store_index(MAPS)
+    plain = rules.model_copy(update={"crf": None})
     shape = (len(tried), truth.labels, truth.labels)
     maps, masks, both = np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.zeros((len(tried), 2, 2), np.int64)
     for record in tqdm(records, desc=str(Path.cwd()), disable=None):
-        entry, true = read_entry(index[record.id], record.id), truth.read(record)
-        size = scaled_size(record.size, min(config.max_side, max(record.size)))
-        fused, background = fused_maps(entry, size)
-        scores = [with_background(fused, threshold, background) for threshold in tried]
-        before = [hard_channels(stack) for stack in scores]
-        after = before
-        if entry.class_ids:
-            image = resize_image(read_photograph(root, record), size)
-            kernels = kernels_for(config.crf, size, config.crf_reference)
-            after = crf_channels(image, scores, kernels, config.crf_unary, config.unary_labels)
-
-        def labelled(channels: Labels, ids: Sequence[int] = entry.class_ids, record: Record = record) -> Labels:
-            return resize_labels(labels_of_channels(channels, ids), record.size)
-
+        true = truth.read(record)
+        before, after = (labels_at(index[record.id], record, tried, how, root) for how in (plain, rules))
         for number, (one, other) in enumerate(zip(before, after, strict=True)):
-            maps[number] += confusion_matrix(true, labelled(one), truth.labels)
-            masks[number] += confusion_matrix(true, labelled(other), truth.labels)
+            maps[number] += confusion_matrix(true, one, truth.labels)
+            masks[number] += confusion_matrix(true, other, truth.labels)
             both[number] += confusion_matrix((one > 0).astype(np.uint8), (other > 0).astype(np.uint8), 2)
     return maps, masks, np.nan_to_num(iou(both)).min(axis=-1)
 

@@ -16,6 +16,8 @@ def pixel_labels(params: Params, artefact: str) -> str:
     """
     constants = "constants: scenes of another drawing seed, with their masks"
     chosen = [constants if params.profile == "compact" else "none of the constants"]
+    if params.profile == "compact" and artefact == "segmenter":
+        chosen.append("rates of the segmenter: also training photographs of six animals, with their masks")
     if params.masks.source == "truth" and artefact != "classifier":
         chosen.append("full supervision: the segmenter learns from the ground-truth masks of the training photographs")
     if artefact in WITH_MAPS:

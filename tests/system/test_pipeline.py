@@ -263,7 +263,7 @@ def test_an_edit_runs_what_uses_the_code(project: Path) -> None:
     assert "evaluate@refined: code of refine_cams changed" in status
     assert not [line for line in status if line.startswith(("train_affinity", "extract_cams", "evaluate@seeds"))]
     after = ran(run("dvc", "repro", "make_masks", "evaluate@refined", "evaluate@seeds", cwd=project, quiet=True))
-    assert after == {"configure", "refine_cams", "make_masks", "evaluate@refined"}
+    assert after == {"configure", "refine_cams", "choose_background", "make_masks", "evaluate@refined"}
 
 
 def test_an_edit_of_another_method_runs_configure_alone(project: Path) -> None:

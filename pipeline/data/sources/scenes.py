@@ -37,6 +37,8 @@ def read(config: PrepareDataConfig, workers: int) -> Source:
     wanted = CLASSES if config.classes == "all" else tuple(config.classes)
     unknown = [name for name in wanted if name not in CLASSES]
     problems = [f"data.classes: scenes draw no {name!r}; they draw {', '.join(CLASSES)}" for name in unknown]
+    if problems:
+        return Source([], list(wanted), problems=problems)
     counts = {"train": settings.train, "val": settings.val}
     places = [(split, n) for split, count in counts.items() for n in range(min(count, config.limit or count))]
     with new_folder(PREPARED / "scenes") as folder:
@@ -47,7 +49,7 @@ def read(config: PrepareDataConfig, workers: int) -> Source:
             drawn = pool.map(job, places, chunksize=8)
             records = list(tqdm(drawn, total=len(places), desc="drawing scenes", disable=None))
     masks = {record.id: f"masks/{record.id}.png" for record in records}
-    return Source(records, list(wanted), masks, _label_map(wanted), [], problems)
+    return Source(records, list(wanted), masks, _label_map(wanted))
 
 
 def save_scene(folder: Path, settings: ScenesData, wanted: Sequence[str], place: tuple[str, int]) -> Record:

@@ -179,7 +179,7 @@ def test_maps_of_three_samplers_come_from_one_pass(trained: Path, monkeypatch: p
 
 
 def test_seeds_are_scored_after_every_sampler(trained: Path) -> None:
-    configure("extract_cams", "evaluate_seeds")
+    configure("extract_cams", "evaluate_seeds", bg_thresh=0.5)
     run(extract_cams)
     write_masks(trained, load_manifest(), rectangle)
     config = told("evaluate_seeds", EvaluateConfig)
