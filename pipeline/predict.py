@@ -17,10 +17,11 @@ from tqdm import tqdm
 from models.kernels import kernels_for
 from models.segmenters.knobs import PredictKnobs
 from models.segmenters.segmenter import Segmenter, predict
-from pipeline.data.dataset import Photographs, resized_view
+from pipeline.data.dataset import resized_view
 from pipeline.data.images import SMALLEST_SIDE, scaled_size
 from pipeline.data.manifest import PREPARED, Manifest, Record, load_manifest
 from pipeline.data.masks import write_mask
+from pipeline.data.photographs import Photographs
 from pipeline.maps.background import hard_channels
 from pipeline.maps.crf import dense_crf, softmax_energies
 from pipeline.run.errors import UserError

@@ -19,9 +19,10 @@ from models.affinity.task import AffinityNetwork
 from models.refine.knobs import NEEDS, RefineKnobs
 from models.refine.par import PAR
 from models.refine.walk import irn_walk, psa_walk
-from pipeline.data.dataset import Photographs, resized_view
+from pipeline.data.dataset import resized_view
 from pipeline.data.images import SMALLEST_SIDE, scaled_size
 from pipeline.data.manifest import load_manifest, same_size_batches
+from pipeline.data.photographs import Photographs
 from pipeline.maps.store import CamEntry, fused_maps, grid_extent, read_shard, shard_path, shards, write_shard
 from pipeline.run.errors import UserError
 from pipeline.run.files import new_folder, read_json

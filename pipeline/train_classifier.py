@@ -20,9 +20,10 @@ from models.cam.knobs import ClassifierKnobs
 from models.cam.task import ClassifierTask
 from models.localizer import Localizer
 from models.registry import CLASSIFIERS
-from pipeline.data.dataset import Photographs, TaggedViews, resized_view
+from pipeline.data.dataset import TaggedViews, resized_view
 from pipeline.data.images import SMALLEST_SIDE, scaled_size
 from pipeline.data.manifest import PREPARED, Manifest, load_manifest
+from pipeline.data.photographs import Photographs
 from pipeline.run.files import new_folder, write_json
 from pipeline.run.resume import resume_folder
 from pipeline.run.runtime import Machine, derived_seed, rank

@@ -20,9 +20,10 @@ from models.knobs import Augmentation, Optimisation
 from models.registry import BACKBONES, ENCODERS, METHODS
 from models.task import LocalizerTask, Start
 from pipeline.config.cams import CamsKnobs
-from pipeline.data.dataset import LabelledViews, Photographs, TaggedViews, resized_view
+from pipeline.data.dataset import LabelledViews, TaggedViews, resized_view
 from pipeline.data.images import SMALLEST_SIDE, resize_image, scaled_size
 from pipeline.data.manifest import PREPARED, Manifest, load_manifest
+from pipeline.data.photographs import Photographs
 from pipeline.data.three_views import ThreeViews
 from pipeline.maps.confident_labels import ConfidencePair, write_labels
 from pipeline.maps.extraction import extend_store

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline.data.dataset import Photographs
 from pipeline.data.images import resize_image, resize_labels, scaled_size
 from pipeline.data.manifest import Manifest, Record, load_manifest
 from pipeline.data.masks import read_mask
+from pipeline.data.photographs import Photographs
 from pipeline.maps.store import fused_maps, read_entry, store_index
 from pipeline.report.gallery import chosen
 from pipeline.report.pictures import Picture, heat_overlay, label_overlay

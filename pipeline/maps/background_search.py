@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from pipeline.data.dataset import read_photograph
 from pipeline.data.images import resize_image, scaled_size
 from pipeline.data.manifest import Record
+from pipeline.data.photographs import read_photograph
 from pipeline.maps.background_rules import STEPS, Numbers, SetRule
 from pipeline.maps.store import fused_maps, read_entry, shards, store_index
 from pipeline.run.files import sha256

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from models.affinity.pairs import affinity_label
 from models.kernels import kernels_for
-from pipeline.data.dataset import read_photograph
 from pipeline.data.images import resize_image, resize_labels, scaled_size
 from pipeline.data.manifest import Manifest, Record
 from pipeline.data.masks import write_mask
+from pipeline.data.photographs import read_photograph
 from pipeline.maps.background import confident_channels, labels_of_channels, power_background, with_background
 from pipeline.maps.crf import crf_channels, dense_crf, softmax_energies
 from pipeline.maps.store import fused_maps, read_entry

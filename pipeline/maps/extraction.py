@@ -22,9 +22,10 @@ from models.propagation.apply import Observed, propagate
 from models.propagation.rule import Rule, RuleKnobs, check_grid
 from models.propagation.rules import load_rule
 from pipeline.config.cams import CamsKnobs
-from pipeline.data.dataset import Photographs, resized_view
+from pipeline.data.dataset import resized_view
 from pipeline.data.images import SMALLEST_SIDE, scaled_size
 from pipeline.data.manifest import Manifest, Record, same_size_batches
+from pipeline.data.photographs import Photographs
 from pipeline.maps.store import SHARD_IMAGES, CamEntry, grid_extent, shard_path, write_shard
 from pipeline.run.errors import UserError
 from pipeline.run.runtime import Machine, rank, world_size

@@ -9,9 +9,9 @@ import numpy as np
 
 from models.kernels import kernels_for
 from pipeline.config.masks import MaskRules
-from pipeline.data.dataset import read_photograph
 from pipeline.data.images import resize_image, resize_labels, scaled_size
 from pipeline.data.manifest import Record
+from pipeline.data.photographs import read_photograph
 from pipeline.maps.background import Labels, Maps, Threshold, labels_of_channels, with_background
 from pipeline.maps.crf import crf_channels
 from pipeline.maps.store import fused_maps, read_entry

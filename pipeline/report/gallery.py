@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from pipeline.data.dataset import Photographs
 from pipeline.data.images import resize_image, resize_labels
 from pipeline.data.manifest import Manifest, Record
 from pipeline.data.masks import read_mask, voc_palette
+from pipeline.data.photographs import Photographs
 from pipeline.maps.store import fused_maps, read_entry, store_index
 from pipeline.report.finished import Run
 from pipeline.report.pictures import (

@@ -17,8 +17,9 @@ from torch import Tensor
 from models.esol.network import SAMPLERS, EsolNetwork, SamplerName
 from models.registry import BACKBONES
 from pipeline import extract_cams, train_localizer
-from pipeline.data.dataset import Photographs, resized_view
+from pipeline.data.dataset import resized_view
 from pipeline.data.manifest import Record, load_manifest
+from pipeline.data.photographs import Photographs
 from pipeline.evaluate import EvaluateConfig, evaluate
 from pipeline.maps.store import read_store
 from pipeline.run.errors import UserError

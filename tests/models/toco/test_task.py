@@ -20,8 +20,9 @@ from models.toco.knobs import TocoKnobs
 from models.toco.network import ToCoNetwork
 from models.toco.task import TocoTask, tasks
 from pipeline import extract_cams, predict, train_classifier, train_segmenter
-from pipeline.data.dataset import Photographs, resized_view
+from pipeline.data.dataset import resized_view
 from pipeline.data.manifest import load_manifest
+from pipeline.data.photographs import Photographs
 from pipeline.maps.store import fused_maps, read_store
 from pipeline.run.errors import UserError
 from tests.support import project as shared
