@@ -243,6 +243,8 @@ def protocol(artefact: str, config: EvaluateConfig, manifest: Manifest, scored: 
     if artefact in ("seeds", "refined", "masks"):
         store = Path("data/refined" if artefact == "masks" else f"data/{artefact}")
         facts["bg_thresh_used"] = in_words(threshold_of(config.bg_thresh, store))
+    if "confidence_pair" in facts:
+        facts["bg_thresh"] = facts["bg_thresh_used"] = "confidence pair"
     return facts
 
 

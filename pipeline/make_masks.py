@@ -30,7 +30,7 @@ TRUE_MASKS = "pipeline.maps.true_masks"  # reads ground truth, so it is loaded f
 class MakeMasksConfig(MaskRules, Told):
     """What make_masks is told."""
 
-    bg_thresh: BackgroundThreshold
+    bg_thresh: BackgroundThreshold = None
 
 
 def main(runtime: Runtime) -> None:
@@ -49,7 +49,8 @@ def write_pseudo_masks(manifest: Manifest, config: MakeMasksConfig, runtime: Run
     job = partial(make_mask, config=config, root=runtime.folder, output=output)
     used = set().union(*map_photographs(job, INPUT, manifest.records, "masks", runtime.workers))
     if not used - {0, IGNORE}:
-        print(f"WARNING: every mask is background only (bg_thresh = {config.bg_thresh}); lower it")
+        knob = "masks.confidence_pair" if config.confidence_pair else "bg_thresh"
+        print(f"WARNING: every mask is background only; lower {knob} ({config.confidence_pair or config.bg_thresh})")
 
 
 def make_mask(shard: Path, record: Record, config: MakeMasksConfig, root: Path, output: Path) -> set[int]:

@@ -47,11 +47,13 @@ def main(machine: Machine) -> None:
     inputs = [INPUT, PREPARED / "manifest.csv", PREPARED / "classes.json"]
     with resume_folder("predict", config, inputs) as folder:
         network, masks = load_segmenter(INPUT, machine), folder / "masks"
-        predict_split(network, load_manifest().split("val"), config, masks, machine)
+        held_out = load_manifest().split("val")
+        predict_split(network, held_out, config, masks, machine)
         barrier()
         if rank() == 0:
             with new_folder(OUTPUT) as output:
-                shutil.copytree(masks, output, dirs_exist_ok=True)
+                for record in held_out.records:  # a killed run may have left a temporary file beside them
+                    shutil.copyfile(masks / f"{record.id}.png", output / f"{record.id}.png")
 
 
 def load_segmenter(folder: Path, machine: Machine) -> Segmenter:

@@ -45,6 +45,7 @@ def main(runtime: Runtime) -> None:
     save_manifest(PREPARED, manifest)
     save_ground_truth(PREPARED, source.masks, source.label_map, source.reader)
     write_json(PREPARED / "notes.json", notes)
+    (PREPARED / "scenes").mkdir(exist_ok=True)  # an output of the stage, also where photographs lie elsewhere
     parts = {"train": manifest.split("train"), manifest.validation_name(): manifest.split("val")}
     sizes = ", ".join(f"{len(part.records)} {name}" for name, part in parts.items())
     print(f"{sizes} images, {len(manifest.classes)} classes, {len(source.masks)} masks for evaluation")

@@ -104,7 +104,7 @@ def compared(most: int) -> dict[str, Row]:
     """What every rule reaches in the current folder, and the best threshold."""
     manifest, root = load_manifest(), told("runtime", Runtime).folder
     truth, train = GroundTruth(manifest, root), manifest.split("train")
-    records = sampled(truth.known(train))[:most]
+    records = sampled(truth.known(train), most)
     rules = SET_RULES | CANDIDATES
     found: dict[str, Threshold] = {
         name: highest(merit(rule, MAPS, sampled(list(train.records)), root)) for name, rule in rules.items()

@@ -90,7 +90,13 @@ def study_counts(study: Path, artefact: str) -> dict[Setting, dict[Place, Counts
                     f"{path} counts other photographs than {other}, so they cannot be paired; keep runs on other data "
                     "(data.limit, data.tune, data.validate_on) in another study"
                 )
-            found.setdefault(setting(run), {})[place] = counts
+            runs = found.setdefault(setting(run), {})
+            if place in runs:
+                raise UserError(
+                    f"{folder} has the method, background threshold, seed and drawing of another run of this study, so "
+                    "a table cannot tell them apart; keep runs with other knobs in another study"
+                )
+            runs[place] = counts
     return found
 
 

@@ -46,13 +46,16 @@ def stage_configs(params: Params) -> dict[str, Json]:
 def _knobs(params: Params) -> dict[str, Json]:
     """The knobs of each stage."""
     p = params.model_dump(mode="json")
-    seed, background = {"seed": p["seed"]}, {"bg_thresh": p["bg_thresh"]}
+    seed = {"seed": p["seed"]}
     data = {key: p["data"][key] for key in ("name", "root", "classes", "limit", "max_megapixels")}
     data |= {key: p["data"][key] for key in ("tune", "validate_on")}
     protocols = _protocols(params)
-    no_threshold = ("localizer", "masks") if params.masks.source == "truth" else ("localizer",)
+    with_threshold = {"rules", "seeds", "refined", *(["masks"] if _masks_have_a_threshold(params) else [])}
     evaluated = {
-        f"evaluate_{name}": {"bg_thresh": None if name in no_threshold else p["bg_thresh"], "protocol": protocols[name]}
+        f"evaluate_{name}": {
+            "bg_thresh": p["bg_thresh"] if name in with_threshold else None,
+            "protocol": protocols[name],
+        }
         for name in EVALUATED
     }
     if params.masks.by_threshold:
@@ -64,8 +67,8 @@ def _knobs(params: Params) -> dict[str, Json]:
         "extract_cams": params.cams.told(),
         "train_affinity": p["affinity"] | _crf(params, _affinity_kernels(params)) | seed,
         "refine_cams": p["refine"],
-        "choose_background": background,
-        "make_masks": p["masks"] | _crf(params, params.masks.crf) | background,
+        "choose_background": {"bg_thresh": p["bg_thresh"]},
+        "make_masks": _masks(params),
         "train_segmenter": p["segmenter"] | seed,
         "predict": p["predict"] | _crf(params, params.predict.crf),
         **evaluated,
@@ -77,6 +80,18 @@ def _localizer(params: Params) -> Json:
     """The knobs of the second training, and those of the maps where it makes some, no more than it reads."""
     cams = params.cams if _map_scales(params) == {"all"} else params.cams.at_one_scale()
     return params.localizer.told() | {"cams": cams.of_training().told() if _map_scales(params) else None}
+
+
+def _masks(params: Params) -> Json:
+    """The knobs of masks: true ones need none, and a confidence pair takes the place of the background threshold."""
+    if params.masks.source == "truth":
+        return {"source": "truth"}
+    threshold = params.model_dump(mode="json", include={"bg_thresh"}) if _masks_have_a_threshold(params) else {}
+    return params.masks.model_dump(mode="json") | _crf(params, params.masks.crf) | threshold
+
+
+def _masks_have_a_threshold(params: Params) -> bool:
+    return params.masks.source == "maps" and params.masks.confidence_pair is None
 
 
 def _crf(params: Params, *kernels: str | None) -> Json:
@@ -91,7 +106,8 @@ def _affinity_kernels(params: Params) -> str | None:
 
 def _static_kernels(params: Params) -> list[str | None]:
     """The CRFs behind the static labels of a second training."""
-    return [getattr(group, "crf", None) for group in params.localizer.groups().values()]
+    groups = params.localizer.groups().values()
+    return [getattr(group, "crf", None) for group in groups if group.map_scales == "all"]
 
 
 def _map_scales(params: Params) -> set[str]:
@@ -187,18 +203,28 @@ def _protocols(params: Params) -> dict[str, Json]:
         "network": p["segmenter"]["network"],
         "initial_weights": p["segmenter"]["weights"] if alone else weights,
         "scales": p["predict"]["scales"],
-        "crf": p["predict"]["crf"],
-    }
+    } | _stated_crf(params, p["predict"]["crf"])
     groups = params.localizer.told().get("groups", {})
     protocols = {
         "localizer": run | {"crf": None, "localizer": groups},
         "rules": cams | {"crf": None, "rules": rules},
         "seeds": seeds | {"crf": None},
         "refined": refined | {"crf": None},
-        "masks": run | {"crf": None} if params.masks.source == "truth" else refined | {"crf": p["masks"]["crf"]},
+        "masks": run | {"crf": None} if params.masks.source == "truth" else refined | _stated_masks(params),
         "segmenter": run | segmenter,
     }
     return {name: facts | {"pixel_labels": pixel_labels(params, name)} for name, facts in protocols.items()}
+
+
+def _stated_masks(params: Params) -> Json:
+    """What the details of pseudo masks say of how they were made of maps."""
+    pair = params.masks.confidence_pair
+    return _stated_crf(params, params.masks.crf) | ({"confidence_pair": pair} if pair else {})
+
+
+def _stated_crf(params: Params, kernels: str | None) -> Json:
+    """What details say of a CRF."""
+    return {"crf": kernels} | ({"crf_reference": params.crf_reference or "published"} if kernels else {})
 
 
 def drawing(params: Params) -> int | None:

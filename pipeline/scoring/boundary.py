@@ -33,9 +33,12 @@ class BoundaryCounts:
         self.union = np.zeros(labels, dtype=np.int64)
 
     def add(self, truth: Labels, predicted: Labels) -> None:
-        """Count one photograph; 255 is left out in the truth, and is background in the prediction."""
+        """Count one photograph; 255 is left out in the truth, and is background in the prediction.
+
+        Void has an outline of its own, which the prediction takes over: a perfect one scores 1.
+        """
         known = truth != IGNORE
-        shown = np.where(predicted == IGNORE, 0, predicted)
+        shown = np.where(known, np.where(predicted == IGNORE, 0, predicted), IGNORE)
         for label in np.union1d(truth[known], shown[known]).tolist():
             both = boundary_region(truth == label) & known, boundary_region(shown == label) & known
             self.intersection[label] += np.count_nonzero(both[0] & both[1])

@@ -103,13 +103,18 @@ class Tally:
 
 
 def true_foreground(*tallies: Tally) -> dict[str, float]:
-    """Mean share of foreground in the masks of the photographs counted, void left out; nothing where no mask is known.
+    """Mean shares of foreground in the truth and beside it, of the same pixels: those whose label is known.
 
-    Both the photographs that are reported and those to choose on belong here: coverage speaks of all of them.
+    Both the photographs that are reported and those to choose on belong here: coverage speaks of all of them. Nothing
+    where no mask is known.
     """
     known = [cells for tally in tallies for cells in tally.counts.cells if len(cells)]
-    shares = [float(cells[cells[:, 0] > 0, 2].sum() / cells[:, 2].sum()) for cells in known]
-    return {"true_foreground": float(np.mean(shares))} if shares else {}
+    columns = {"true_foreground": 0, "foreground_where_known": 1}
+    shares = {
+        name: [float(cells[cells[:, column] > 0, 2].sum() / cells[:, 2].sum()) for cells in known]
+        for name, column in columns.items()
+    }
+    return {name: float(np.mean(values)) for name, values in shares.items() if values}
 
 
 def some(scores: dict[str, Any], keys: Iterable[str]) -> dict[str, Any]:

@@ -85,6 +85,15 @@ def test_dependencies_exist_or_are_made(name: str) -> None:
         assert "$" in dependency or above & made or (ROOT / dependency).exists(), dependency
 
 
+def test_folders_that_stages_depend_on_in_parts_are_declared_in_parts() -> None:
+    """Of such a folder DVC looks for the version in dvc.lock when it restores a stage, and a clone has no cache of it."""
+    outs = {path for stage in stages().values() for path in paths(stage.get("outs", []))} - {"data/config"}
+    for name, stage in stages().items():
+        for dependency in stage["deps"]:
+            inside = {str(parent) for parent in Path(dependency).parents} & outs
+            assert not inside, f"{name} depends on a part of {inside}"
+
+
 def test_only_configure_reads_params() -> None:
     assert [name for name, stage in stages().items() if "params" in stage] == ["configure"]
 

@@ -86,7 +86,7 @@ def keep(study: Path, method: str, seed: int = 0, drawing: int | None = 0, **cha
     protocol = {"method": method, "bg_thresh": own["bg_thresh"], "seed": seed}
     protocol |= {} if drawing is None else {"drawing": drawing}
     maps = {"miou": own["refined"], "oracle": {"miou": own["oracle"], "threshold": 0.4}, "protocol": protocol}
-    coverage = {"foreground": own["foreground"], "true_foreground": 0.25}
+    coverage = {"foreground_where_known": own["foreground"], "true_foreground": 0.25}
     write_scores(folder, "classifier", {"map": own["map"]})
     write_scores(folder, "seeds", maps | {"code": {"evaluate": "eeee"}})
     write_scores(folder, "refined", maps)

@@ -181,7 +181,9 @@ def less(one: Number, other: Number) -> Number:
 
 def coverage_error(run: Run) -> float | None:
     """How far the share of foreground in the masks is from the true one, in points, at least 0."""
-    error = less(points("masks", "coverage", "foreground"), points("masks", "coverage", "true_foreground"))(run)
+    error = less(points("masks", "coverage", "foreground_where_known"), points("masks", "coverage", "true_foreground"))(
+        run
+    )
     return None if error is None else abs(error)
 
 

@@ -49,7 +49,7 @@ def changed_stages(method: str = "cam", **changes: Any) -> set[str]:
 
 
 def test_only_what_uses_a_knob_is_told_of_it() -> None:
-    scored = {f"evaluate_{artefact}" for artefact in ("rules", "seeds", "refined", "masks", "segmenter")}
+    scored = {f"evaluate_{artefact}" for artefact in ("rules", "seeds", "refined", "masks")}
     assert changed_stages(bg_thresh="none") == {"choose_background", "make_masks", *scored, "report"}
     assert changed_stages(device="cpu", processes=4, workers=1, precision="float32") == set()
     assert changed_stages(data__watch="labels.csv") == set()
@@ -151,9 +151,21 @@ def test_only_stages_with_a_crf_are_told_what_its_kernels_are_made_for() -> None
     assert told(predict__crf="deeplab") == {"make_masks", "predict"}
     assert told(method="irn") == {"make_masks", "train_affinity"}
     assert told(method="amn", masks__crf="none") == {"train_localizer", "train_affinity"}
-    of_irn = {"train_affinity", "make_masks", "evaluate_refined", "report"}
+    assert "train_localizer" not in told(method="bao") and "train_localizer" in told(method="bao_static")
+    assert told(method="supervised") == set()
+    of_irn = {"train_affinity", "make_masks", "evaluate_refined", "evaluate_masks", "report"}
     assert changed_stages("irn", crf_reference=400) == of_irn
     assert changed_stages("cam", crf_reference=400) == of_irn - {"train_affinity"}
+
+
+def test_masks_are_told_of_what_makes_them_alone() -> None:
+    for change in ({"bg_thresh": 0.4}, {"masks__crf": "psa"}, {"crf_reference": 400}):
+        assert "make_masks" not in changed_stages("supervised", **change), change
+    pair = {"masks__confidence_pair": [0.5, 0.3]}
+    one, other = (stage_configs(resolve(shipped(bg_thresh=t, **pair))) for t in (0.3, 0.6))
+    assert one["make_masks"] == other["make_masks"]
+    assert one["evaluate_masks"]["protocol"]["confidence_pair"] == [0.5, 0.3]
+    assert one["evaluate_masks"]["protocol"]["crf_reference"] == 500
 
 
 def test_other_scales_of_the_predictions_train_nothing() -> None:

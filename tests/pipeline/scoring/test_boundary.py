@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from scipy.ndimage import distance_transform_cdt
@@ -52,3 +53,13 @@ def test_void_counts_in_neither_and_ignored_pixels_are_background() -> None:
     counts = counted(void, predicted)
     assert counts.union[1] <= 9 + 3 and counts.union[2] == 0
     assert counted(np.full((9, 9), 255), np.ones((9, 9))).miou() == pytest.approx(np.nan, nan_ok=True)
+
+
+def test_a_perfect_prediction_scores_one_where_void_surrounds_the_object() -> None:
+    y, x = np.mgrid[:120, :160]
+    disc = ((y - 60) ** 2 + (x - 80) ** 2 < 40**2).astype(np.uint8)
+    truth = disc.copy()
+    ring = cv2.dilate(disc, np.ones((5, 5), np.uint8)) != cv2.erode(disc, np.ones((5, 5), np.uint8))
+    truth[ring] = 255
+    assert counted(truth, disc).miou() == 1
+    assert counted(truth, cv2.erode(disc, np.ones((15, 15), np.uint8)).astype(np.uint8)).miou() < 0.9
