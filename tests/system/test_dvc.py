@@ -86,7 +86,7 @@ def test_dependencies_exist_or_are_made(name: str) -> None:
 
 
 def test_folders_that_stages_depend_on_in_parts_are_declared_in_parts() -> None:
-    """Of such a folder DVC looks for the version in dvc.lock when it restores a stage, and a clone has no cache of it."""
+    """Of such a folder DVC wants the version in dvc.lock when it restores a stage; a clone has no cache of it."""
     outs = {path for stage in stages().values() for path in paths(stage.get("outs", []))} - {"data/config"}
     for name, stage in stages().items():
         for dependency in stage["deps"]:
