@@ -48,7 +48,7 @@ def merit(rule: SetRule, store: Path, records: list[Record], root: Path) -> Numb
     return np.zeros(STEPS) if total is None else rule.merit(total)
 
 
-def sampled(records: list[Record], most: int = PHOTOGRAPHS) -> list[Record]:
-    """At most so many of some photographs, evenly spaced."""
-    count = min(most, len(records))
+def sampled(records: list[Record], most: int | None = None) -> list[Record]:
+    """At most so many of some photographs (`PHOTOGRAPHS`), evenly spaced."""
+    count = min(most or PHOTOGRAPHS, len(records))
     return [records[number * len(records) // count] for number in range(count)]
