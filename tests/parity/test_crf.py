@@ -40,6 +40,9 @@ def test_crf(path: Path, setting: str) -> None:
         assert np.abs(first - file[f"q1_{setting}"]).max() <= 1e-3
 
 
+LONG_SIDE = 100_000
+"""A reference long enough for any share to be a whole number of pixels."""
+
 SCALED = ("psa_half", "irn_scaled")
 """Settings whose deviations are a share of published ones."""
 
@@ -52,11 +55,10 @@ def test_segmenter_and_scaled_crf(path: Path, setting: str) -> None:
     kernels = Kernels(sxy, weight, bilateral_sxy, srgb, bilateral_weight, int(file[f"iterations_{setting}"]))
     if setting in SCALED:
         name, published = setting.split("_")[0], KERNELS[setting.split("_")[0]]
-        factor = sxy / published.smooth_sxy
-        height, width = file["image"].shape[:2]
-        ours = kernels_for(name, (height, width), round(max(height, width) / factor))
+        picture = round(LONG_SIDE * sxy / published.smooth_sxy)  # its longer side, as a share of the reference
+        ours = kernels_for(name, (picture // 2, picture), LONG_SIDE)
         assert ours is not None
-        assert (ours.smooth_sxy, ours.bilateral_sxy) == pytest.approx((sxy, bilateral_sxy), rel=2e-3)
+        assert (ours.smooth_sxy, ours.bilateral_sxy) == pytest.approx((sxy, bilateral_sxy), rel=1e-4)
         assert (ours.smooth_weight, ours.bilateral_srgb, ours.bilateral_weight) == (weight, srgb, bilateral_weight)
     (marginals,) = dense_crf(file["image"], [softmax_energies(file["prob"])], kernels)
     assert np.abs(marginals - file[f"q_{setting}"]).max() <= 1e-3
