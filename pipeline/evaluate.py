@@ -92,11 +92,11 @@ def evaluate(
     scores: dict[str, Any] = {
         "images": len(tally.scored),
         "coverage": coverage.summary() | true_foreground(tally, tuning),
-        "protocol": protocol(artefact, config, manifest, tally.scored),
+        "protocol": protocol(artefact, config, truth, manifest),
         "code": config.code,
     }
     if not tally.scored:
-        print("no masks were given: reporting coverage only")
+        print(without_scores(len(tuning.scored)))
         save_per_class(plots, coverage.per_class(), f"{artefact}: share of tags that the mask shows", "share")
         return scores
     scores |= summary_with_tune(tally, tuning)
@@ -108,6 +108,16 @@ def evaluate(
         print(f"WARNING: the ground truth of all {len(tally.scored)} images shows no class: foreground has no recall")
     draw(plots, artefact, scores, tally, config)
     return scores
+
+
+def without_scores(set_apart: int) -> str:
+    """Why nothing is scored, given how many photographs with a mask are set apart to choose on."""
+    if not set_apart:
+        return "no masks were given: reporting coverage only"
+    return (
+        f"all {set_apart} photographs with a mask are among those that data.tune sets apart to choose on: reporting "
+        "coverage only; data.tune = 0 scores them"
+    )
 
 
 def draw(plots: Path, artefact: str, scores: dict[str, Any], tally: Tally, config: EvaluateConfig) -> None:
@@ -131,12 +141,12 @@ def masks_by_threshold(
     """Scores of masks at several background thresholds, on a sample of the photographs that are reported."""
     from pipeline.scoring.mask_curve import mask_curve  # PyTorch is not needed for masks that are there
 
-    return mask_curve(Path("data") / artefact, truth, truth.known(manifest.reported()), rules, workers)
+    return mask_curve(Path("data") / artefact, truth, truth.known(truth.reported(manifest)), rules, workers)
 
 
 def tallied(items: Iterable[Item], truth: GroundTruth, manifest: Manifest) -> tuple[Tally, Tally]:
     """Counts of the photographs that are reported, and of those on which masks may choose something."""
-    tally, tuning = Tally(truth, manifest.reported()), Tally(truth, manifest.to_choose_on())
+    tally, tuning = Tally(truth, truth.reported(manifest)), Tally(truth, truth.to_choose_on(manifest))
     for item in items:
         tally.add(item)
         tuning.add(item)
@@ -206,8 +216,7 @@ def write_details(
     artefact: str, scores: dict[str, Any], config: EvaluateConfig, truth: GroundTruth, manifest: Manifest
 ) -> None:
     """Write scores of several maps at once: no one number of them could stand in a metrics file."""
-    known = {record.id for record in truth.known(manifest.reported())}
-    facts = {"protocol": protocol(artefact, config, manifest, known), "code": config.code}
+    facts = {"protocol": protocol(artefact, config, truth, manifest), "code": config.code}
     write_json(details_path(METRICS, artefact), scores | facts)
 
 
@@ -228,15 +237,14 @@ def store_scores(
     return found
 
 
-def protocol(artefact: str, config: EvaluateConfig, manifest: Manifest, scored: set[str]) -> dict[str, Any]:
-    """What the numbers mean: split, background threshold, and all that the configuration says."""
+def protocol(artefact: str, config: EvaluateConfig, truth: GroundTruth, manifest: Manifest) -> dict[str, Any]:
+    """What the numbers mean: background threshold, masks, and all that the configuration says."""
     facts: dict[str, Any] = dict.fromkeys(("crf", "refine", "pixel_labels"), "none")
     facts |= {key: "none" if value is None else value for key, value in config.protocol.items()}
     facts |= {
-        "split": manifest.validation_name() if artefact == "segmenter" else "train",
         "tags_restrict_classes": artefact != "segmenter",
         "ignored_label": "255 in ground truth; 255 in a mask counts as background",
-        "masks_given": bool(scored),
+        "masks_given": bool(truth.known(manifest)),
     }
     if artefact != "segmenter":
         facts["bg_thresh"] = in_words(config.bg_thresh)

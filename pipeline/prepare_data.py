@@ -17,7 +17,7 @@ from tqdm import tqdm
 from pipeline.data.images import read_image
 from pipeline.data.manifest import PREPARED, Manifest, Record, save_ground_truth, save_manifest
 from pipeline.data.sources.source import SPLITS, PrepareDataConfig, Source, data_root
-from pipeline.data.tune import marked, validated_on_tune
+from pipeline.data.tune import set_apart, validated_on_tune
 from pipeline.run.errors import UserError, listed
 from pipeline.run.files import inside, sha256, write_json
 from pipeline.run.stage import run_light_stage
@@ -43,10 +43,11 @@ def main(runtime: Runtime) -> None:
     manifest = Manifest(tuple(checked), tuple(source.classes))
     notes = [*source.notes, *_notes(manifest)]
     save_manifest(PREPARED, manifest)
-    save_ground_truth(PREPARED, source.masks, source.label_map, source.reader)
+    tune = set_apart(manifest.records, config.tune) if config.validate_on == "val" else []
+    save_ground_truth(PREPARED, source.masks, source.label_map, source.reader, tune)
     write_json(PREPARED / "notes.json", notes)
     (PREPARED / "scenes").mkdir(exist_ok=True)  # an output of the stage, also where photographs lie elsewhere
-    parts = {"train": manifest.split("train"), manifest.validation_name(): manifest.split("val")}
+    parts = {"train": manifest.split("train"), config.validate_on: manifest.split("val")}
     sizes = ", ".join(f"{len(part.records)} {name}" for name, part in parts.items())
     print(f"{sizes} images, {len(manifest.classes)} classes, {len(source.masks)} masks for evaluation")
     for note in notes:
@@ -54,10 +55,9 @@ def main(runtime: Runtime) -> None:
 
 
 def split_records(source: Source, config: PrepareDataConfig) -> list[Record]:
-    """The photographs of both splits, training first, with those marked on which masks may choose something."""
+    """The photographs of both splits, training first."""
     ordered = [record for split in SPLITS for record in source.records if record.split == split]
-    records = marked(ordered, config.tune)
-    return validated_on_tune(records) if config.validate_on == "tune" else records
+    return validated_on_tune(ordered, config.tune) if config.validate_on == "tune" else ordered
 
 
 def _source(config: PrepareDataConfig, workers: int) -> Source:

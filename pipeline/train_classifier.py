@@ -45,10 +45,10 @@ class TrainClassifierConfig(ClassifierKnobs, Seeded):
     """What train_classifier is told.
 
     Attributes:
-        pixel_labels: what its details say of the constants.
+        protocol: what its details state beside the size of the photographs.
     """
 
-    pixel_labels: str = "none"
+    protocol: dict[str, str]
 
 
 def main(machine: Machine) -> None:
@@ -70,7 +70,7 @@ def main(machine: Machine) -> None:
         history = fit(task, views, config.optimisation, config.seed, folder, machine)
         if rank() == 0:
             scores = tag_scores(network, manifest, sum(config.augmentation.long_side) / 2, machine)
-            scores["protocol"]["pixel_labels"] = config.pixel_labels
+            scores["protocol"] |= config.protocol
             with new_folder(OUTPUT) as output:
                 save_network(output, network, description)
             save_history(PLOTS, history)
@@ -105,7 +105,7 @@ def tag_scores(network: Localizer, manifest: Manifest, long_side: float, machine
         "per_class": named,
         "classes_scored": len(named),
         "images": len(held_out.records),
-        "protocol": {"split": manifest.validation_name(), "long_side": long_side},
+        "protocol": {"long_side": long_side},
     }
 
 

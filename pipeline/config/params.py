@@ -97,6 +97,15 @@ class Params(Knobs):
         return self
 
     @model_validator(mode="after")
+    def _true_masks_are_given(self) -> Params:
+        if self.masks.source == "truth" and self.data.name == "folder" and self.data.folder.masks is None:
+            raise ValueError(
+                "masks.source = truth learns from ground-truth masks, but data.folder.masks = none gives no folder of "
+                "masks; give one, or choose another method"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _classifier_fits(self) -> Params:
         words, choices = NEEDED.get(self.training.classifier if self.training else "", ("", None))
         if choices is not None and self.classifier.network not in choices:

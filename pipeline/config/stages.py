@@ -62,7 +62,7 @@ def _knobs(params: Params) -> dict[str, Json]:
         evaluated["evaluate_refined"]["masks"] = p["masks"] | _crf(params, params.masks.crf)
     return {
         "prepare_data": data | {"source": p["data"][params.data.name]},
-        "train_classifier": p["classifier"] | seed | {"pixel_labels": pixel_labels(params, "classifier")},
+        "train_classifier": p["classifier"] | seed | {"protocol": protocols["classifier"]},
         "train_localizer": _localizer(params) | _crf(params, *_static_kernels(params)) | seed,
         "extract_cams": params.cams.told(),
         "train_affinity": p["affinity"] | _crf(params, _affinity_kernels(params)) | seed,
@@ -212,8 +212,15 @@ def _protocols(params: Params) -> dict[str, Json]:
         "refined": refined | {"crf": None},
         "masks": run | {"crf": None} if params.masks.source == "truth" else refined | _stated_masks(params),
         "segmenter": run | segmenter,
+        "classifier": {},
     }
-    return {name: facts | {"pixel_labels": pixel_labels(params, name)} for name, facts in protocols.items()}
+    return {name: facts | _stated_labels(params, name) for name, facts in protocols.items()}
+
+
+def _stated_labels(params: Params, artefact: str) -> Json:
+    """What details say of the photographs that numbers are of, and of what pixel labels chose."""
+    held_out = artefact in ("classifier", "segmenter")
+    return {"split": params.data.validate_on if held_out else "train", "pixel_labels": pixel_labels(params, artefact)}
 
 
 def _stated_masks(params: Params) -> Json:

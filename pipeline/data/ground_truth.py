@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,7 @@ class GroundTruth:
         self.root = root
         self.masks: dict[str, str] = content["masks"]
         self.reader = READERS[content.get("reader", "png")]
+        self.tune = frozenset[str](content["tune"])
         identity = list(range(256))
         self.label_map = np.array(content["label_map"] or identity, dtype=np.uint8)
         self.labels = len(manifest.classes) + 1
@@ -42,6 +44,14 @@ class GroundTruth:
     def known(self, manifest: Manifest) -> list[Record]:
         """The photographs that have a mask."""
         return [record for record in manifest.records if record.id in self.masks]
+
+    def reported(self, manifest: Manifest) -> Manifest:
+        """The photographs that reported numbers are of: all but the training photographs to choose on."""
+        return replace(manifest, records=tuple(record for record in manifest.records if record.id not in self.tune))
+
+    def to_choose_on(self, manifest: Manifest) -> Manifest:
+        """The training photographs on which masks may choose something."""
+        return replace(manifest, records=tuple(record for record in manifest.records if record.id in self.tune))
 
     def read(self, record: Record) -> Labels:
         """The mask (H, W) of a photograph; 255 is void.

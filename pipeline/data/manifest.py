@@ -15,15 +15,12 @@ from pipeline.run.errors import UserError
 from pipeline.run.files import read_json, write_json, write_text
 
 PREPARED = Path("data/prepared")
-COLUMNS = ["id", "split", "image", "width", "height", "tags", "sha256", "tune"]
+COLUMNS = ["id", "split", "image", "width", "height", "tags", "sha256"]
 
 
 @dataclass(frozen=True)
 class Record:
-    """One photograph: a string id, its split, its path below the data root, its upright size, its tags.
-
-    `tune` marks those on which masks may choose something (see `pipeline.data.tune`).
-    """
+    """One photograph: a string id, its split, its path below the data root, its upright size, its tags."""
 
     id: str
     split: str
@@ -32,7 +29,6 @@ class Record:
     height: int
     tags: tuple[str, ...]
     sha256: str = ""
-    tune: bool = False
 
     @property
     def size(self) -> tuple[int, int]:
@@ -51,19 +47,6 @@ class Manifest:
         """The photographs of one split, in order."""
         return replace(self, records=tuple(record for record in self.records if record.split == name))
 
-    def reported(self) -> Manifest:
-        """The photographs that reported numbers are of: all but the training photographs to choose on."""
-        return replace(self, records=tuple(record for record in self.records if not _to_choose_on(record)))
-
-    def to_choose_on(self) -> Manifest:
-        """The training photographs on which masks may choose something."""
-        return replace(self, records=tuple(record for record in self.records if _to_choose_on(record)))
-
-    def validation_name(self) -> str:
-        """What the validation split is made of: `val`, or `tune` where tune photographs stand in for it."""
-        held_out = self.split("val").records
-        return "tune" if held_out and all(record.tune for record in held_out) else "val"
-
     def class_ids(self, record: Record) -> list[int]:
         """Mask labels (1-based, ascending) of a photograph's tags."""
         return [number for number, name in enumerate(self.classes, start=1) if name in record.tags]
@@ -72,11 +55,6 @@ class Manifest:
         """(images, classes) of 0 and 1."""
         rows = [[name in record.tags for name in self.classes] for record in self.records]
         return np.array(rows, dtype=np.float32).reshape(len(self.records), len(self.classes))
-
-
-def _to_choose_on(record: Record) -> bool:
-    """Whether it trains and is marked as tune; a tune photograph that validates is reported."""
-    return record.tune and record.split == "train"
 
 
 def same_size_batches(records: Sequence[Record], most: int) -> Iterator[list[Record]]:
@@ -89,10 +67,7 @@ def same_size_batches(records: Sequence[Record], most: int) -> Iterator[list[Rec
 
 def save_manifest(folder: Path, manifest: Manifest) -> None:
     """Write `manifest.csv` and `classes.json`; bytes depend on the content alone."""
-    rows = [
-        [*(getattr(r, c) for c in COLUMNS[:5]), "|".join(r.tags), r.sha256, "yes" if r.tune else ""]
-        for r in manifest.records
-    ]
+    rows = [[*(getattr(r, c) for c in COLUMNS[:5]), "|".join(r.tags), r.sha256] for r in manifest.records]
     table = pd.DataFrame(rows, columns=COLUMNS)
     write_text(folder / "manifest.csv", table.to_csv(index=False, lineterminator="\n"))
     write_json(folder / "classes.json", list(manifest.classes))
@@ -113,14 +88,18 @@ def load_manifest(folder: Path = PREPARED) -> Manifest:
         raise UserError(f"{folder / 'manifest.csv'} has columns {list(table.columns)}; run `dvc repro -f prepare_data`")
     columns = zip(*(table[name] for name in COLUMNS), strict=True)
     records = tuple(
-        Record(name, split, image, int(width), int(height), tuple(filter(None, tags.split("|"))), digest, tune == "yes")
-        for name, split, image, width, height, tags, digest, tune in columns
+        Record(name, split, image, int(width), int(height), tuple(filter(None, tags.split("|"))), digest)
+        for name, split, image, width, height, tags, digest in columns
     )
     return Manifest(records, tuple(classes))
 
 
 def save_ground_truth(
-    folder: Path, masks: dict[str, str], label_map: Sequence[int] | None, reader: str = "png"
+    folder: Path,
+    masks: dict[str, str],
+    label_map: Sequence[int] | None,
+    reader: str = "png",
+    tune: Sequence[str] = (),
 ) -> None:
     """Write which mask file belongs to which photograph; read by `evaluate` and `report` alone.
 
@@ -129,7 +108,9 @@ def save_ground_truth(
         masks: path of the file that holds the mask, below the data root, by photograph id.
         label_map: 256 labels of this project, indexed by the label in the file; None where they are equal.
         reader: how masks are read from these files, a name in `pipeline.data.ground_truth.READERS`.
+        tune: ids of the training photographs whose masks may choose something (see `pipeline.data.tune`).
     """
-    content = {"masks": masks, "label_map": list(label_map) if label_map is not None else None}
+    labels = list(label_map) if label_map is not None else None
+    content = {"masks": masks, "label_map": labels, "tune": list(tune)}
     other = {} if reader == "png" else {"reader": reader}
     write_json(folder / "ground_truth.json", content | other)

@@ -6,7 +6,7 @@ Source: Choe et al., Evaluating Weakly Supervised Object Localization Methods Ri
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import replace
 
 from pipeline.data.manifest import Record
@@ -18,11 +18,16 @@ def drawn(name: str, share: float) -> bool:
     return number < share * 2**64
 
 
-def marked(records: Iterable[Record], share: float) -> list[Record]:
-    """The photographs, with a share of the training photographs marked as tune."""
-    return [replace(record, tune=record.split == "train" and drawn(record.id, share)) for record in records]
+def set_apart(records: Sequence[Record], share: float) -> list[str]:
+    """Ids of the training photographs that are the share, in their order."""
+    return [record.id for record in records if record.split == "train" and drawn(record.id, share)]
 
 
-def validated_on_tune(records: Iterable[Record]) -> list[Record]:
-    """The tune photographs are the validation split: they leave the training, and the real one is left out."""
-    return [replace(record, split="val") if record.tune else record for record in records if record.split == "train"]
+def validated_on_tune(records: Sequence[Record], share: float) -> list[Record]:
+    """The tune photographs are the validation split: they leave the training, and the real one is left out.
+
+    Training photographs come first, as in every manifest.
+    """
+    tune = set(set_apart(records, share))
+    training = [record for record in records if record.split == "train" and record.id not in tune]
+    return training + [replace(record, split="val") for record in records if record.id in tune]

@@ -20,12 +20,15 @@ def write_true_masks(manifest: Manifest, root: Path, output: Path) -> None:
     """Write the mask of every photograph; one without a mask is ignored whole (255).
 
     Raises:
-        UserError: no photograph has a mask.
+        UserError: none of them has a mask.
     """
     truth = GroundTruth(manifest, root)
     known = {record.id for record in truth.known(manifest)}
     if not known:
-        raise UserError("masks.source = truth, but the data set comes without masks; set masks.source to maps")
+        raise UserError(
+            f"masks.source = truth learns from ground-truth masks, but none of the {len(manifest.records)} training "
+            "photographs has one; add masks, or choose another method"
+        )
     for record in manifest.records:
         labels = truth.read(record) if record.id in known else np.full(record.size, IGNORE, dtype=np.uint8)
         write_mask(output / f"{record.id}.png", labels)

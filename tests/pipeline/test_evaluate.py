@@ -105,10 +105,8 @@ def test_numbers_go_to_metrics_and_all_else_to_details(
 
 
 def mark_tune(*names: str) -> None:
-    """Mark photographs of the manifest as those to choose on."""
-    manifest = load_manifest()
-    records = tuple(replace(record, tune=record.id in names) for record in manifest.records)
-    save_manifest(PREPARED, replace(manifest, records=records))
+    """Set photographs apart as those to choose on."""
+    save_ground_truth(PREPARED, {"0": "zero.png", "1": "one.png"}, None, tune=names)
 
 
 def test_tune_photographs_choose_and_are_not_reported(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,17 +165,25 @@ def test_maps_of_validation_photographs_are_a_block_of_their_own(
     assert "earlier" not in details and details["images"] == 1
 
 
-@pytest.mark.parametrize("tune", [True, False])
-def test_predictions_say_which_photographs_validate(project: Path, monkeypatch: pytest.MonkeyPatch, tune: bool) -> None:
+def test_photographs_set_apart_are_no_reason_to_say_that_no_masks_were_given(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_ground_truth(PREPARED, {"0": "zero.png"}, None, tune=["0"])
+    found = scores(project, half_true(), half_true())
+    assert found["images"] == 0 and found["protocol"]["masks_given"] and "tune" not in found
+    assert "all 1 photographs with a mask are among those that data.tune sets apart" in capsys.readouterr().out
+
+
+def test_predictions_are_of_the_validation_photographs(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = load_manifest()
-    records = tuple(replace(record, split="val", tune=tune) for record in manifest.records)
+    records = tuple(replace(record, split="val") for record in manifest.records)
     save_manifest(PREPARED, replace(manifest, records=records))
     for record in records:
         write_mask(Path(f"data/predictions/{record.id}.png"), half_true().astype(np.uint8))
     scores(project, half_true(), half_true())
     run_stage_main(monkeypatch, "segmenter")
     details = json.loads(Path("metrics/details/segmenter.json").read_text())
-    assert details["images"] == 2 and details["protocol"]["split"] == ("tune" if tune else "val")
+    assert details["images"] == 2
     assert "tune" not in details and details["boundary_miou"] == 1
 
 

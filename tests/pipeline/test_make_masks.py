@@ -20,6 +20,7 @@ from tests.support.project import PHOTOGRAPHS, SIZE, configure, write_masks, wri
 from tests.support.stages import run_light
 
 FOLDER: dict[str, Any] = {"data__name": "folder", "data__root": PHOTOGRAPHS}
+SUPERVISED = FOLDER | {"data__folder__masks": ".", "method": "supervised"}
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def test_full_supervision_takes_the_true_masks_and_reads_no_map(manifest: Manife
     rng = np.random.default_rng(0)
     known = replace(manifest, records=manifest.records[::2])
     write_masks(Path(), known, lambda _, record: rng.choice([0, 1, 2, 255], record.size).astype(np.uint8))
-    params = configure(**FOLDER, method="supervised")
+    params = configure(**SUPERVISED)
     assert params.masks.source == "truth" and not Path("data/refined").exists() and not Path("data/background").exists()
     run_light(make_masks)
     found = masks()
@@ -62,14 +63,14 @@ def test_true_masks_are_in_the_labels_of_the_chosen_classes(manifest: Manifest) 
     names = {record.id: f"{number}-mask.png" for number, record in enumerate(manifest.records)}
     save_ground_truth(PREPARED, names, [0, 0, 1, *range(3, 256)])
     save_manifest(PREPARED, Manifest(load_manifest().records, ("b",)))
-    configure(**FOLDER, method="supervised")
+    configure(**SUPERVISED)
     run_light(make_masks)
     assert all((labels == 1).all() for labels in masks().values())
 
 
 def test_full_supervision_needs_a_mask(manifest: Manifest) -> None:
     write_masks(Path(), manifest.split("val"), lambda _, record: np.ones(record.size, dtype=np.uint8))
-    configure(**FOLDER, method="supervised")
-    with pytest.raises(UserError, match="comes without masks; set masks"):
+    configure(**SUPERVISED)
+    with pytest.raises(UserError, match="none of the 2 training photographs has one"):
         run_light(make_masks)
     assert not Path("data/masks").exists()

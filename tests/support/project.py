@@ -81,12 +81,14 @@ def coarse(number: int, size: tuple[int, int], rng: np.random.Generator) -> Pixe
     return np.asarray(Image.fromarray(patches).resize((width, height)))
 
 
-def write_masks(folder: Path, manifest: Manifest, draw: Callable[[int, Record], Pixels]) -> None:
+def write_masks(
+    folder: Path, manifest: Manifest, draw: Callable[[int, Record], Pixels], tune: Sequence[str] = ()
+) -> None:
     """A ground-truth mask beside each photograph: `draw` gives the labels (H, W) of one, from its number and record."""
     names = {record.id: f"{number}-mask.png" for number, record in enumerate(manifest.records)}
     for number, record in enumerate(manifest.records):
         write_mask(folder / PHOTOGRAPHS / names[record.id], draw(number, record))
-    save_ground_truth(folder / PREPARED, names, None)
+    save_ground_truth(folder / PREPARED, names, None, tune=tune)
 
 
 def write_network(folder: Path, description: Mapping[str, Any], seed: int = 0) -> None:

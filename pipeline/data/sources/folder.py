@@ -15,6 +15,7 @@ import hashlib
 import posixpath
 import unicodedata
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from pipeline.config.data import FolderData
@@ -48,7 +49,8 @@ def read(config: PrepareDataConfig, workers: int) -> Source:
         split = row.split or _hashed_split(identity, settings.val_share)
         image = posixpath.normpath(posixpath.join(settings.images, row.image))
         records.append(Record(identity, split, image, 0, 0, tuple(name for name in classes if name in row.tags)))
-    problems += _empty_splits(records, settings.val_share) if not problems else []
+    needed = SPLITS if config.validate_on == "val" else SPLITS[:1]  # or tune photographs validate
+    problems += _empty_splits(records, needed, settings.val_share) if not problems else []
     kept = [record for split in SPLITS for record in [r for r in records if r.split == split][: config.limit]]
     masks = _masks(root, settings, kept, notes, problems)
     return Source(kept, classes, masks, notes=notes, problems=problems)
@@ -112,12 +114,12 @@ def _hashed_split(identity: str, val_share: float) -> str:
     return "val" if int.from_bytes(digest[:8], "big") < val_share * 2**64 else "train"
 
 
-def _empty_splits(records: list[Record], val_share: float) -> list[str]:
+def _empty_splits(records: list[Record], needed: Sequence[str], val_share: float) -> list[str]:
     sizes = Counter(record.split for record in records)
     return [
         f"none of the {len(records)} images is in the split {split}; give the CSV a column split "
         f"(train or val), or change data.folder.val_share = {val_share:g}"
-        for split in SPLITS
+        for split in needed
         if not sizes[split]
     ]
 

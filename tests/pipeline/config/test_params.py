@@ -23,6 +23,10 @@ from tests.support.knobs import shipped
         ({"cams__rules": ["transcam"]}, "read attention, but classifier.network = efficientnet_lite0 has none"),
         ({"refine__rule": "irn_walk"}, "refine.rule = irn_walk needs affinity.network = irn, but it is none"),
         ({"method": "toco", "masks__source": "truth"}, "masks.source = truth needs a segmenter that learns from masks"),
+        (
+            {"method": "supervised", "data__name": "folder", "data__root": "photos"},
+            "masks.source = truth learns from ground-truth masks, but data.folder.masks = none",
+        ),
         ({"classifier__network": "none"}, "classifier.network = none needs a localizer.network that trains"),
         ({"segmenter__network": "localizer"}, "segmenter.network = localizer needs a localizer.network that trains"),
         (

@@ -38,7 +38,8 @@ def presets_and_variants() -> Iterator[tuple[str, dict[str, Any]]]:
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("data", DATA)
 def test_every_preset_validates(method: str, profile: str, data: str) -> None:
-    params = resolve(shipped(method=method, profile=profile, data__name=data, data__root="/photographs"))
+    where = {"data__root": "/photographs", "data__folder__masks": "masks"}
+    params = resolve(shipped(method=method, profile=profile, data__name=data, **where))
     for stage, config in stage_configs(params).items():
         config_class(stage).model_validate(config)
 

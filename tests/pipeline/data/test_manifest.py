@@ -13,7 +13,7 @@ from pipeline.run.errors import UserError
 RECORDS = (
     Record("a 1", "train", "a 1.png", 6, 4, ("dog", "cat"), "0" * 64),
     Record("ü__b", "val", "ü/b.png", 4, 6, (), "1" * 64),
-    Record("NA", "train", "NA", 6, 4, ("dog",), "2" * 64, tune=True),
+    Record("NA", "train", "NA", 6, 4, ("dog",), "2" * 64),
 )
 MANIFEST = Manifest(RECORDS, ("cat", "dog"))
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from pipeline.config.load import resolve
+from pipeline.data.ground_truth import GroundTruth
 from pipeline.data.manifest import Manifest, Record
-from pipeline.data.tune import drawn, marked, validated_on_tune
+from pipeline.data.tune import drawn, set_apart, validated_on_tune
 from pipeline.run.errors import UserError
 from tests.support.knobs import shipped
-from tests.support.sources import SPLIT_HEADER, folder, photos, prepare, refusal, table
+from tests.support.sources import SPLIT_HEADER, folder, ground_truth, photos, prepare, refusal, table
 
 RECORDS = [Record(f"p{number}", "val" if number % 4 == 0 else "train", "", 1, 1, ("a",)) for number in range(400)]
 
@@ -19,42 +22,45 @@ def ids(records: tuple[Record, ...] | list[Record]) -> set[str]:
 
 
 def test_share_is_drawn_by_id_and_only_of_training_photographs() -> None:
-    some = [record for record in marked(RECORDS, 0.2) if record.tune]
-    assert {record.split for record in some} == {"train"} and 40 <= len(some) <= 80
-    fewer = [record for record in marked(RECORDS[::3], 0.2) if record.tune]
-    assert ids(fewer) == ids(some) & ids(RECORDS[::3]), "other photographs change nothing"
-    assert ids(some) <= {name for name in ids(RECORDS) if drawn(name, 0.3)}, "a larger share holds a smaller one"
-    assert not any(record.tune for record in marked(RECORDS, 0.0))
-
-
-def test_reported_and_others_share_no_photograph() -> None:
-    manifest = Manifest(tuple(marked(RECORDS, 0.2)), ("a",))
-    train = manifest.split("train")
-    reported, others = train.reported().records, train.to_choose_on().records
-    assert len(reported) + len(others) == len(train.records) == 300 and not ids(reported) & ids(others)
-    assert manifest.validation_name() == "val" and manifest.split("val").reported() == manifest.split("val")
+    some = set(set_apart(RECORDS, 0.2))
+    assert some <= {record.id for record in RECORDS if record.split == "train"} and 40 <= len(some) <= 80
+    assert set(set_apart(RECORDS[::3], 0.2)) == some & ids(RECORDS[::3]), "other photographs change nothing"
+    assert some <= {name for name in ids(RECORDS) if drawn(name, 0.3)}, "a larger share holds a smaller one"
+    assert not set_apart(RECORDS, 0.0)
 
 
 def test_tune_photographs_validate_and_leave_the_training() -> None:
-    records = marked(RECORDS, 0.2)
-    manifest = Manifest(tuple(validated_on_tune(records)), ("a",))
-    held_out = manifest.split("val")
-    assert ids(held_out.records) == {record.id for record in records if record.tune}
-    assert not ids(manifest.records) & {record.id for record in RECORDS if record.split == "val"}
-    assert manifest.validation_name() == "tune" and held_out.reported() == held_out
-    assert not manifest.split("train").to_choose_on().records
+    tune = set(set_apart(RECORDS, 0.2))
+    manifest = Manifest(tuple(validated_on_tune(RECORDS, 0.2)), ("a",))
+    assert ids(manifest.split("val").records) == tune
+    training = [record.id for record in RECORDS if record.split == "train" and record.id not in tune]
+    assert [record.id for record in manifest.split("train").records] == training
 
 
 @pytest.mark.usefixtures("empty_folder")
-def test_stage_writes_the_column_and_says_what_validates(capsys: pytest.CaptureFixture[str]) -> None:
+def test_stage_sets_photographs_apart_and_says_what_validates(capsys: pytest.CaptureFixture[str]) -> None:
     names = [f"{number}.png" for number in range(20)]
     photos(*names)
     table(*(f"{name},cat,{'val' if number < 4 else 'train'}" for number, name in enumerate(names)), header=SPLIT_HEADER)
     manifest = prepare(folder(tune=0.4))
-    tune = ids(manifest.to_choose_on().records)
-    assert tune and "4 val images" in capsys.readouterr().out
+    assert "4 val images" in capsys.readouterr().out
+    assert prepare(folder()) == manifest, "the share is nothing that a training reads"
+    prepare(folder(tune=0.4))
+    truth, train = GroundTruth(manifest, Path("photos")), manifest.split("train")
+    tune, reported = ids(truth.to_choose_on(manifest).records), ids(truth.reported(train).records)
+    assert tune and not tune & reported and tune | reported == ids(train.records)
+    capsys.readouterr()
     manifest = prepare(folder(tune=0.4, validate_on="tune"))
     assert ids(manifest.split("val").records) == tune and f"{len(tune)} tune images" in capsys.readouterr().out
+    assert not ground_truth()["tune"], "those that validate are reported"
+
+
+@pytest.mark.usefixtures("empty_folder")
+def test_tune_photographs_validate_where_the_table_has_no_validation() -> None:
+    names = [f"{number}.png" for number in range(20)]
+    photos(*names)
+    table(*(f"{name},cat,train" for name in names), header=SPLIT_HEADER)
+    assert prepare(folder(tune=0.4, validate_on="tune")).split("val").records
 
 
 @pytest.mark.usefixtures("empty_folder")

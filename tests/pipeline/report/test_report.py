@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from PIL import Image
 
 from models.labels import IGNORE
 from pipeline import choose_background
-from pipeline.data.manifest import PREPARED, Manifest, load_manifest, save_manifest
+from pipeline.data.manifest import PREPARED, Manifest, load_manifest
 from pipeline.data.masks import write_mask
 from pipeline.evaluate import EvaluateConfig, evaluate, evaluate_epochs, evaluate_rules
 from pipeline.maps.store import CamEntry, shard_path, write_shard
@@ -62,10 +61,9 @@ def prepare(classes: Sequence[str], masks: Sequence[int], tune: Sequence[int] = 
     tags = [classes[number % 2 :: 2] for number in (0, 1, 2, 3)] + [(), classes[0::2], classes[1::2]]
     manifest = write_photographs(Path(), tags, [(HEIGHT, WIDTH)], classes=classes, val=2, ids="p{}&")
     rng = np.random.default_rng(0)
-    marked = (replace(record, tune=number in tune) for number, record in enumerate(manifest.records))
-    save_manifest(PREPARED, Manifest(tuple(marked), manifest.classes))
     masked = Manifest(tuple(manifest.records[number] for number in masks), manifest.classes)
-    write_masks(Path(), masked, lambda *_: rng.integers(0, len(classes) + 1, (HEIGHT, WIDTH), dtype=np.uint8))
+    apart = [manifest.records[number].id for number in tune]
+    write_masks(Path(), masked, lambda *_: rng.integers(0, len(classes) + 1, (HEIGHT, WIDTH), dtype=np.uint8), apart)
     write_json(PREPARED / "notes.json", [f"a note on {NASTY}"])
 
 
@@ -222,7 +220,7 @@ def test_threshold_that_a_rule_found_is_said_and_its_merit_shown() -> None:
 
 
 def test_full_supervision_is_said_at_the_top() -> None:
-    page = make(method="supervised")
+    page = make(method="supervised", data__folder__masks=".")
     words = text(page)
     assert "Pixel labels were used. The segmenter learned from the ground-truth masks" in words
     assert "Training saw image tags alone" not in words and "full supervision" in words

@@ -40,7 +40,7 @@ def test_folder_becomes_a_manifest() -> None:
     )
     assert (second.id, second.image, second.size) == ("val__b", "val/b.jpg", (7, 5))
     assert second.tags == ("cat", "dog") and len(second.sha256) == 64 and second.sha256 != first.sha256
-    assert ground_truth() == {"masks": {}, "label_map": None}
+    assert ground_truth() == {"masks": {}, "label_map": None, "tune": []}
     assert notes() == "no train image has these classes, so they cannot be learned: dog"
 
 
