@@ -169,6 +169,7 @@ def test_correlation_of_masks_with_what_they_cover(tmp_path: Path) -> None:
     found = bar(tmp_path, "7")
     assert found.holds() == "yes" and found.measured[0].on == "6 methods" and -0.6 < numbers(found)[0] < 0
     assert numbers(bar(tmp_path, "  masks mIoU"))[0] > 0.5
+    assert bar(tmp_path, "  the same, given").measured[0].on == "6 methods"
 
 
 def test_correlation_is_of_the_means_of_methods(tmp_path: Path) -> None:
@@ -182,6 +183,16 @@ def test_correlation_by_hand() -> None:
     one, other = np.array([1.0, 2, 3, 6]), np.array([2.0, 1, 4, 5])
     assert correlation(one, other) == pytest.approx(np.sum((one - 3) * (other - 3)) / np.sqrt(14 * 10))
     assert correlation(one, np.full(4, 0.3)) is None
+
+
+def test_partial_correlation_by_hand() -> None:
+    rng = np.random.default_rng(0)
+    one, other, given = rng.normal(size=(3, 9)) + np.arange(9)
+    xy, xz, yz = np.corrcoef(np.stack([one, other, given]))[[0, 0, 1], [1, 2, 2]]
+    expected = (xy - xz * yz) / np.sqrt((1 - xz**2) * (1 - yz**2))
+    assert correlation(one, other, given) == pytest.approx(expected)
+    assert correlation(one, other, np.full(9, 0.3)) == pytest.approx(xy), "what does not vary explains nothing"
+    assert correlation(one, 2 * given, given) is None, "nothing is left"
 
 
 # ---------------------------------------------------------------------------------------------------------- intervals
@@ -260,7 +271,7 @@ def test_command_prints_every_bar(
     asked = run_command(monkeypatch, "--study", str(tmp_path))
     printed = capsys.readouterr().out
     rows = [re.split(r" *\| *", line.strip("| ")) for line in printed.splitlines()]
-    assert tuple(rows[0]) == HEADER and [row[0][0] for row in rows[2:-1]] == list("12334567")
+    assert tuple(rows[0]) == HEADER and [row[0][0] for row in rows[2:-2]] == list("12334567")
     assert asked == {"runs": [tmp_path, [], (0,), [None]], "drawings": [(101, 102), SCENES]}
     run_command(monkeypatch, "--study", str(tmp_path))
     assert capsys.readouterr().out == printed

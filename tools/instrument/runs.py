@@ -21,6 +21,9 @@ ENOUGH = ("cam", "irn", "transcam", "toco", "bao")
 """As many methods as a correlation is taken of, at least; those that are asked for where there are fewer."""
 
 Number = Callable[[Run], float | None]
+Values = NDArray[np.float64]
+TINY = 1e-9
+"""Points that are rounding, no difference."""
 
 
 def kept_runs(study: Path, drawings: Sequence[int]) -> list[Run]:
@@ -94,31 +97,48 @@ def threshold_bar(weak: Sequence[Run]) -> Bar:
 
 
 def coverage_bars(weak: Sequence[Run]) -> list[Bar]:
-    """Masks of methods are not told apart by how much they cover; for information, by the best of their maps."""
+    """Masks of methods are not told apart by how much they cover; for information, by the best of their maps.
+
+    Better maps also spill less, so the first correlation has two causes. The second one holds the maps' oracle fixed:
+    what is left of the first is what thresholds add.
+    """
     masks, oracle = points("masks", "miou"), points("refined", "oracle", "miou")
+    no_end = float("inf")
     return [
-        correlation_bar("7 correlation over methods: masks mIoU, coverage error", weak, masks, coverage_error, 0.6),
-        correlation_bar("  masks mIoU, oracle mIoU of refined maps", weak, masks, oracle, float("inf")),
+        correlation_bar("7 correlation over methods: masks mIoU, coverage error", weak, (masks, coverage_error), 0.6),
+        correlation_bar(
+            "  the same, given the oracle mIoU of refined maps", weak, (masks, coverage_error, oracle), no_end
+        ),
+        correlation_bar("  masks mIoU, oracle mIoU of refined maps", weak, (masks, oracle), no_end),
     ]
 
 
-def correlation_bar(name: str, runs: Sequence[Run], one: Number, other: Number, most: float) -> Bar:
-    """Pearson's correlation of two numbers over methods, each the mean of its runs, and below `most` in size."""
-    groups: dict[str, list[tuple[float, float]]] = {}
+def correlation_bar(name: str, runs: Sequence[Run], wanted: Sequence[Number], most: float) -> Bar:
+    """The correlation of two numbers (see `correlation`) over methods, each the mean of its runs."""
+    groups: dict[tuple[str, str], list[list[float]]] = {}
     for run in runs:
-        if (first := one(run)) is not None and (second := other(run)) is not None:
-            groups.setdefault(" ".join(setting(run)), []).append((first, second))
-    means = np.array([np.mean(pairs, axis=0) for pairs in groups.values()]).reshape(-1, 2)
+        known = [value for number in wanted if (value := number(run)) is not None]
+        if len(known) == len(wanted):
+            groups.setdefault(setting(run), []).append(known)
+    means = np.array([np.mean(rows, axis=0) for rows in groups.values()]).reshape(-1, len(wanted))
     found = correlation(*means.T) if len(means) >= len(ENOUGH) else None
-    there = {setting(run)[0] for run in runs if one(run) is not None and other(run) is not None}
+    there = {method for method, _ in groups}
     lacking = [method for method in ENOUGH if method not in there][: max(0, len(ENOUGH) - len(means))]
-    known = [] if found is None else [Measured(f"{len(means)} methods", found)]
-    return Bar(name, -most, most, known, lacking, "not enough runs", digits=2)
+    measured = [] if found is None else [Measured(f"{len(means)} methods", found)]
+    return Bar(name, -most, most, measured, lacking, "not enough runs", digits=2)
 
 
-def correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> float | None:
-    """Pearson's correlation, from -1 to 1; nothing where one of the two does not vary."""
-    return float(np.corrcoef(one, other)[0, 1]) if np.ptp(one) and np.ptp(other) else None
+def correlation(one: Values, other: Values, given: Values | None = None) -> float | None:
+    """Pearson's correlation, from -1 to 1; nothing where one of the two does not vary.
+
+    With a third number `given` it is the partial correlation: of what a straight line on that number leaves of each.
+    """
+    if given is not None:
+        if not np.ptp(given):
+            return correlation(one, other)
+        one, other = (values - np.polyval(np.polyfit(given, values, 1), given) for values in (one, other))
+    varies = all(np.ptp(values) > TINY for values in (one, other))
+    return float(np.corrcoef(one, other)[0, 1]) if varies else None
 
 
 # ---------------------------------------------------------------------------------------------------------- intervals
