@@ -1,10 +1,10 @@
 """Stage extract_cams: activation maps of the training photographs, into the CAM store (see `pipeline.maps.extraction`).
 
-`data/seeds` holds the first rule's maps. Folders below it hold those that the network gives of earlier blocks or stages
-and, where they are asked for, those of the validation photographs; `evaluate seeds` alone reads them, and `refine_cams`
-refines the latter. Where several rules are asked for, `data/rules` holds a store of each, which only `evaluate rules`
-reads. With several processes each takes every n-th shard. A shard that is complete is never computed again after a
-kill.
+`data/seeds` holds the first rule's maps. Folders below it hold those that the network gives of earlier blocks or
+stages, which `evaluate seeds` alone reads. Where several rules are asked for, `data/rules` holds a store of each, which
+only `evaluate rules` reads. `data/validation/seeds` holds the validation photographs' maps, where they are asked for:
+`refine_cams` refines them, and `evaluate seeds` reads them. With several processes each takes every n-th shard. A shard
+that is complete is never computed again after a kill.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from pipeline.scoring.artefacts import VALIDATION
 from pipeline.training.weights import load_network
 
 LOCALIZER, OUTPUT, COMPARED = Path("data/localizer"), Path("data/seeds"), Path("data/rules")
+HELD_OUT = VALIDATION / "seeds"
 
 
 class ExtractCamsConfig(CamsKnobs, Told):
@@ -48,9 +49,10 @@ def main(machine: Machine) -> None:
     with resume_folder("extract_cams", config, inputs) as folder:
         manifest = load_manifest()
         count = extend_store(network, manifest.split("train"), config, folder, machine)
+        held_out, val_count = folder / "validation", 0
         if config.validation:
-            held_out, knobs = manifest.split("val"), config.of_validation()
-            val_count = extend_store(network, held_out, knobs, folder / VALIDATION, machine, "validation maps")
+            knobs = config.of_validation()
+            val_count = extend_store(network, manifest.split("val"), knobs, held_out, machine, "validation maps")
         barrier()
         if rank() == 0:
             with new_folder(OUTPUT) as output:
@@ -58,11 +60,11 @@ def main(machine: Machine) -> None:
                 for text in config.rules[1:]:
                     if load_rule(config.rule(text)[0]).earlier is not None:
                         copy_store(rule_folder(folder, text, config), output / text, count)
-                if config.validation:
-                    copy_store(folder / VALIDATION, output / VALIDATION, val_count)
             with new_folder(COMPARED) as output:
                 for text in config.rules if len(config.rules) > 1 else ():
                     copy_store(rule_folder(folder, text, config), output / text, count)
+            with new_folder(HELD_OUT) as output:
+                copy_store(held_out, output, val_count)
 
 
 def copy_store(source: Path, target: Path, count: int) -> None:

@@ -135,13 +135,18 @@ def read_entry(path: Path, name: str) -> CamEntry:
         return _entry(shard, name, set(shard.keys()))
 
 
+def shards_in(folder: Path) -> list[Path]:
+    """All shards that lie in a folder, in order; none where no maps are asked for."""
+    return sorted(folder.glob("shard-*.safetensors"))
+
+
 def shards(folder: Path) -> list[Path]:
     """All shards of a store, in order.
 
     Raises:
         UserError: there are none.
     """
-    paths = sorted(folder.glob("shard-*.safetensors"))
+    paths = shards_in(folder)
     if not paths:
         raise UserError(f"{folder} holds no CAM shards; run `dvc repro`")
     return paths

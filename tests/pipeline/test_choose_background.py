@@ -70,10 +70,10 @@ def test_every_store_gets_a_threshold_and_equal_stores_the_same(choose: Choose, 
 
 
 def test_maps_of_validation_photographs_take_the_threshold_of_the_training_maps(choose: Choose) -> None:
-    write_store(Path("data/seeds/val"), 3)
+    write_store(Path("data/validation/seeds"), 3)
     found = choose("colours")
     assert set(found["seeds"]["thresholds"]) == {"seeds", "seeds/aux"}
-    assert threshold_of("colours", Path("data/seeds/val")) == found["seeds"]["thresholds"]["seeds"]
+    assert threshold_of("colours", Path("data/validation/seeds")) == found["seeds"]["thresholds"]["seeds"]
 
 
 def test_equal_stores_are_looked_at_once(choose: Choose, monkeypatch: pytest.MonkeyPatch) -> None:
