@@ -9,7 +9,6 @@ that is complete is never computed again after a kill.
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import torch
@@ -18,7 +17,7 @@ from models.propagation.rules import load_rule
 from pipeline.config.cams import CamsKnobs
 from pipeline.data.manifest import PREPARED, load_manifest
 from pipeline.maps.extraction import extend_store, rule_folder
-from pipeline.maps.store import shard_path
+from pipeline.maps.store import copy_shards
 from pipeline.run.files import new_folder
 from pipeline.run.resume import resume_folder
 from pipeline.run.runtime import Machine, barrier, rank
@@ -48,30 +47,23 @@ def main(machine: Machine) -> None:
     ]
     with resume_folder("extract_cams", config, inputs) as folder:
         manifest = load_manifest()
-        count = extend_store(network, manifest.split("train"), config, folder, machine)
-        held_out, val_count = folder / "validation", 0
+        extend_store(network, manifest.split("train"), config, folder, machine)
+        held_out = folder / "validation"
         if config.validation:
             knobs = config.of_validation()
-            val_count = extend_store(network, manifest.split("val"), knobs, held_out, machine, "validation maps")
+            extend_store(network, manifest.split("val"), knobs, held_out, machine, "validation maps")
         barrier()
         if rank() == 0:
             with new_folder(OUTPUT) as output:
-                copy_store(rule_folder(folder, config.rules[0], config), output, count)
+                copy_shards(rule_folder(folder, config.rules[0], config), output)
                 for text in config.rules[1:]:
                     if load_rule(config.rule(text)[0]).earlier is not None:
-                        copy_store(rule_folder(folder, text, config), output / text, count)
+                        copy_shards(rule_folder(folder, text, config), output / text)
             with new_folder(COMPARED) as output:
                 for text in config.rules if len(config.rules) > 1 else ():
-                    copy_store(rule_folder(folder, text, config), output / text, count)
+                    copy_shards(rule_folder(folder, text, config), output / text)
             with new_folder(HELD_OUT) as output:
-                copy_store(held_out, output, val_count)
-
-
-def copy_store(source: Path, target: Path, count: int) -> None:
-    """Copy the shards of a store into a folder, which is made where there is none."""
-    target.mkdir(exist_ok=True)
-    for number in range(count):
-        shutil.copyfile(shard_path(source, number), shard_path(target, number))
+                copy_shards(held_out, output)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ stage continues; several processes share them.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -24,7 +23,16 @@ from pipeline.data.dataset import resized_view
 from pipeline.data.images import SMALLEST_SIDE, scaled_size
 from pipeline.data.manifest import load_manifest, same_size_batches
 from pipeline.data.photographs import Photographs
-from pipeline.maps.store import CamEntry, fused_maps, grid_extent, read_shard, shard_path, shards_in, write_shard
+from pipeline.maps.store import (
+    CamEntry,
+    copy_shards,
+    fused_maps,
+    grid_extent,
+    read_shard,
+    shard_path,
+    shards_in,
+    write_shard,
+)
 from pipeline.run.errors import UserError
 from pipeline.run.files import new_folder, read_json
 from pipeline.run.resume import resume_folder
@@ -67,8 +75,7 @@ def put_into_place(stores: Mapping[str, Path]) -> None:
     """Copy the store of each split to where the stages after this one find it."""
     for split, store in stores.items():
         with new_folder(OUTPUT[split]) as output:
-            for shard in shards_in(store):
-                shutil.copyfile(shard, output / shard.name)
+            copy_shards(store, output)
 
 
 def extend_refined(

@@ -20,7 +20,7 @@ from pipeline.maps.background_found import threshold_of
 from pipeline.maps.background_rules import SET_RULES
 from pipeline.run.errors import UserError
 from tests.support.project import PHOTOGRAPHS, SIZE, TAGS, coarse, configure, write_masks, write_photographs
-from tests.support.stages import InlinePool, run_light
+from tests.support.stages import run_light
 from tests.support.store import write_store
 
 Choose = Callable[..., dict[str, Any]]
@@ -30,7 +30,6 @@ Choose = Callable[..., dict[str, Any]]
 def choose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Choose:
     """A folder with seeds, earlier seeds, two rules, and refined maps that are the seeds; runs the stage there."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("pipeline.run.pool.ProcessPoolExecutor", InlinePool)
     write_photographs(tmp_path, TAGS, paint=coarse)
     save_ground_truth(PREPARED, {}, None)
     write_store(Path("data/seeds"), 0)
