@@ -161,8 +161,8 @@ def summary_with_tune(tally: Tally, tuning: Tally) -> dict[str, Any]:
 
 def evaluate_validation(artefact: str, manifest: Manifest, config: EvaluateConfig, root: Path) -> dict[str, Any]:
     """Scores of the maps of the validation photographs, where there are some; they know tags that no mask may use."""
-    store = Path("data") / artefact / VALIDATION
-    if not store.exists():
+    store = VALIDATION / artefact
+    if not any(store.glob("*")):
         return {}
     tally = Tally(GroundTruth(manifest, root), manifest)
     for item in read_maps(store, manifest, config.bg_thresh):
@@ -228,7 +228,7 @@ def store_scores(
 ) -> dict[str, dict[str, Any]]:
     """Scores of every store of maps below a folder, by the store's name; none where no mask is known."""
     found: dict[str, dict[str, Any]] = {}
-    for store in sorted(path for path in folder.iterdir() if path.is_dir() and path.name != VALIDATION):
+    for store in sorted(path for path in folder.iterdir() if path.is_dir()):
         tally, tuning = tallied(read_maps(store, manifest, bg_thresh), truth, manifest)
         if tally.scored:
             found[store.name] = some(summary_with_tune(tally, tuning), MAP_SCORES) | {

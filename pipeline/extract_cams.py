@@ -1,15 +1,14 @@
 """Stage extract_cams: activation maps of the training photographs, into the CAM store (see `pipeline.maps.extraction`).
 
-`data/seeds` holds the first rule's maps. Folders below it hold those that the network gives of earlier blocks or stages
-and, where they are asked for, those of the validation photographs; `evaluate seeds` alone reads them, and `refine_cams`
-refines the latter. Where several rules are asked for, `data/rules` holds a store of each, which only `evaluate rules`
-reads. With several processes each takes every n-th shard. A shard that is complete is never computed again after a
-kill.
+`data/seeds` holds the first rule's maps. Folders below it hold those that the network gives of earlier blocks or
+stages, which `evaluate seeds` alone reads. Where several rules are asked for, `data/rules` holds a store of each, which
+only `evaluate rules` reads. `data/validation/seeds` holds the validation photographs' maps, where they are asked for:
+`refine_cams` refines them, and `evaluate seeds` reads them. With several processes each takes every n-th shard. A shard
+that is complete is never computed again after a kill.
 """
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import torch
@@ -18,7 +17,7 @@ from models.propagation.rules import load_rule
 from pipeline.config.cams import CamsKnobs
 from pipeline.data.manifest import PREPARED, load_manifest
 from pipeline.maps.extraction import extend_store, rule_folder
-from pipeline.maps.store import shard_path
+from pipeline.maps.store import copy_shards
 from pipeline.run.files import new_folder
 from pipeline.run.resume import resume_folder
 from pipeline.run.runtime import Machine, barrier, rank
@@ -28,6 +27,7 @@ from pipeline.scoring.artefacts import VALIDATION
 from pipeline.training.weights import load_network
 
 LOCALIZER, OUTPUT, COMPARED = Path("data/localizer"), Path("data/seeds"), Path("data/rules")
+HELD_OUT = VALIDATION / "seeds"
 
 
 class ExtractCamsConfig(CamsKnobs, Told):
@@ -47,29 +47,23 @@ def main(machine: Machine) -> None:
     ]
     with resume_folder("extract_cams", config, inputs) as folder:
         manifest = load_manifest()
-        count = extend_store(network, manifest.split("train"), config, folder, machine)
+        extend_store(network, manifest.split("train"), config, folder, machine)
+        held_out = folder / "validation"
         if config.validation:
-            held_out, knobs = manifest.split("val"), config.of_validation()
-            val_count = extend_store(network, held_out, knobs, folder / VALIDATION, machine, "validation maps")
+            knobs = config.of_validation()
+            extend_store(network, manifest.split("val"), knobs, held_out, machine, "validation maps")
         barrier()
         if rank() == 0:
             with new_folder(OUTPUT) as output:
-                copy_store(rule_folder(folder, config.rules[0], config), output, count)
+                copy_shards(rule_folder(folder, config.rules[0], config), output)
                 for text in config.rules[1:]:
                     if load_rule(config.rule(text)[0]).earlier is not None:
-                        copy_store(rule_folder(folder, text, config), output / text, count)
-                if config.validation:
-                    copy_store(folder / VALIDATION, output / VALIDATION, val_count)
+                        copy_shards(rule_folder(folder, text, config), output / text)
             with new_folder(COMPARED) as output:
                 for text in config.rules if len(config.rules) > 1 else ():
-                    copy_store(rule_folder(folder, text, config), output / text, count)
-
-
-def copy_store(source: Path, target: Path, count: int) -> None:
-    """Copy the shards of a store into a folder, which is made where there is none."""
-    target.mkdir(exist_ok=True)
-    for number in range(count):
-        shutil.copyfile(shard_path(source, number), shard_path(target, number))
+                    copy_shards(rule_folder(folder, text, config), output / text)
+            with new_folder(HELD_OUT) as output:
+                copy_shards(held_out, output)
 
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ from pipeline.data.masks import write_mask
 from pipeline.maps.background import Threshold, confident_channels
 from pipeline.maps.background_found import threshold_of
 from pipeline.maps.labellings import labels_at
+from pipeline.maps.per_photograph import map_photographs
 from pipeline.run.files import new_folder
-from pipeline.run.pool import map_photographs
 from pipeline.run.stage import run_light_stage
 from pipeline.run.told import Runtime, Told, told
 

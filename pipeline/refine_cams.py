@@ -1,14 +1,14 @@
 """Stage refine_cams: a propagation rule on the CAM store, with the affinity that the method learned.
 
 A rule reads the seeds' store and writes one of the same form; the walks write scores that compete as they are. The
-rule `par` follows the photograph's colours and needs no learned affinity; `none` hands the seeds on. Shards are
-finished one by one, so a killed stage continues; several processes share them.
+rule `par` follows the photograph's colours and needs no learned affinity; `none` hands the seeds on. Maps of validation
+photographs, where there are some, are refined into a store of their own. Shards are finished one by one, so a killed
+stage continues; several processes share them.
 """
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -23,7 +23,16 @@ from pipeline.data.dataset import resized_view
 from pipeline.data.images import SMALLEST_SIDE, scaled_size
 from pipeline.data.manifest import load_manifest, same_size_batches
 from pipeline.data.photographs import Photographs
-from pipeline.maps.store import CamEntry, fused_maps, grid_extent, read_shard, shard_path, shards, write_shard
+from pipeline.maps.store import (
+    CamEntry,
+    copy_shards,
+    fused_maps,
+    grid_extent,
+    read_shard,
+    shard_path,
+    shards_in,
+    write_shard,
+)
 from pipeline.run.errors import UserError
 from pipeline.run.files import new_folder, read_json
 from pipeline.run.resume import resume_folder
@@ -33,7 +42,9 @@ from pipeline.run.told import Told, told
 from pipeline.scoring.artefacts import VALIDATION
 from pipeline.training.weights import load_network
 
-SEEDS, AFFINITY, OUTPUT = Path("data/seeds"), Path("data/affinity"), Path("data/refined")
+AFFINITY = Path("data/affinity")
+SEEDS = {"train": Path("data/seeds"), "val": VALIDATION / "seeds"}
+OUTPUT = {"train": Path("data/refined"), "val": VALIDATION / "refined"}
 PIXELS = ((0.0,) * 3, (1.0,) * 3)  # a normalisation that leaves colours in [0, 1]
 
 
@@ -46,33 +57,25 @@ def main(machine: Machine) -> None:
     config = told("refine_cams", RefineCamsConfig)
     if config.rule not in RULES:
         if rank() == 0:
-            with new_folder(OUTPUT) as output:
-                for store in stores():
-                    copy_shards(SEEDS / store, output / store)
+            put_into_place(SEEDS)
         return
     network = load_affinity(config.rule, machine) if config.rule in NEEDS else None
     manifest = load_manifest()
-    with resume_folder("refine_cams", config, [SEEDS, AFFINITY]) as folder:
-        for store, split in stores().items():
+    with resume_folder("refine_cams", config, [*SEEDS.values(), AFFINITY]) as folder:
+        refined = {split: folder / split for split in SEEDS}
+        for split, seeds in SEEDS.items():
             photographs = Photographs(manifest.split(split), machine.root)
-            extend_refined(network, photographs, SEEDS / store, folder / store, config, machine)
+            extend_refined(network, photographs, seeds, refined[split], config, machine)
         barrier()
         if rank() == 0:
-            with new_folder(OUTPUT) as output:
-                for store in stores():
-                    copy_shards(folder / store, output / store)
+            put_into_place(refined)
 
 
-def stores() -> dict[str, str]:
-    """The stores that there are, as folders below the seeds, with their split: validation maps are made on demand."""
-    return {"": "train"} | ({VALIDATION: "val"} if (SEEDS / VALIDATION).exists() else {})
-
-
-def copy_shards(source: Path, target: Path) -> None:
-    """Copy the shards of a store into a folder, which is made where there is none."""
-    target.mkdir(exist_ok=True)
-    for shard in shards(source):
-        shutil.copyfile(shard, target / shard.name)
+def put_into_place(stores: Mapping[str, Path]) -> None:
+    """Copy the store of each split to where the stages after this one find it."""
+    for split, store in stores.items():
+        with new_folder(OUTPUT[split]) as output:
+            copy_shards(store, output)
 
 
 def extend_refined(
@@ -85,7 +88,7 @@ def extend_refined(
 ) -> None:
     """Refine the shards of one store that are not there yet; several processes take every n-th."""
     folder.mkdir(exist_ok=True)
-    sources = shards(seeds)
+    sources = shards_in(seeds)
     for number in range(rank(), len(sources), world_size()):
         if not (path := shard_path(folder, number)).exists():
             entries = {entry.id: entry for entry in read_shard(sources[number])}

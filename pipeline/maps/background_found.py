@@ -16,8 +16,8 @@ MAPS = ("seeds", "rules", "refined")
 
 
 def stores_below(folder: Path) -> list[Path]:
-    """A folder where it is a store, and the stores of training photographs in it."""
-    inside = sorted(path for path in folder.iterdir() if path.is_dir() and path.name != VALIDATION)
+    """A folder where it is a store, and the stores in it."""
+    inside = sorted(path for path in folder.iterdir() if path.is_dir())
     return [folder, *inside] if any(folder.glob("shard-*")) else inside
 
 
@@ -37,7 +37,7 @@ def threshold_of(rule: Threshold, store: Path) -> Threshold:
     """
     if rule not in SET_RULES:
         return rule
-    name = (store.parent if store.name == VALIDATION else store).relative_to(DATA)
+    name = store.relative_to(VALIDATION if store.is_relative_to(VALIDATION) else DATA)
     path = FOLDER / f"{name.parts[0]}.json"
     found = read_json(path, "choose_background")
     if found["bg_thresh"] != rule or str(name) not in found["thresholds"]:

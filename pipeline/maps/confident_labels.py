@@ -19,8 +19,8 @@ from pipeline.data.masks import write_mask
 from pipeline.data.photographs import read_photograph
 from pipeline.maps.background import confident_channels, labels_of_channels, power_background, with_background
 from pipeline.maps.crf import crf_channels, dense_crf, softmax_energies
+from pipeline.maps.per_photograph import map_photographs
 from pipeline.maps.store import fused_maps, read_entry
-from pipeline.run.pool import map_photographs
 
 Labels = NDArray[np.uint8]
 

@@ -39,7 +39,7 @@ def extend_store(
     machine: Machine,
     title: str = "maps",
     alone: bool = False,
-) -> int:
+) -> None:
     """Compute the shards that a store does not have yet; several processes take every n-th.
 
     Args:
@@ -50,9 +50,6 @@ def extend_store(
         machine: where the network is, and where the photographs are.
         title: of the progress bar.
         alone: no other process takes part.
-
-    Returns:
-        How many shards the store has when every process is done.
     """
     starts = range(0, len(manifest.records), SHARD_IMAGES)
     for number in range(0 if alone else rank(), len(starts), 1 if alone else world_size()):
@@ -63,7 +60,6 @@ def extend_store(
             for text, entries in shard_entries(network, manifest, records, config, machine, label).items():
                 paths[text].parent.mkdir(parents=True, exist_ok=True)
                 write_shard(paths[text], entries, provenance(config, text))
-    return len(starts)
 
 
 def provenance(config: CamsKnobs, text: str) -> dict[str, Any]:

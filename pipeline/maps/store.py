@@ -10,6 +10,7 @@ What produced the store stands in each shard's metadata. Same content, same byte
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -135,16 +136,28 @@ def read_entry(path: Path, name: str) -> CamEntry:
         return _entry(shard, name, set(shard.keys()))
 
 
+def shards_in(folder: Path) -> list[Path]:
+    """All shards that lie in a folder, in order; none where no maps are asked for."""
+    return sorted(folder.glob("shard-*.safetensors"))
+
+
 def shards(folder: Path) -> list[Path]:
     """All shards of a store, in order.
 
     Raises:
         UserError: there are none.
     """
-    paths = sorted(folder.glob("shard-*.safetensors"))
+    paths = shards_in(folder)
     if not paths:
         raise UserError(f"{folder} holds no CAM shards; run `dvc repro`")
     return paths
+
+
+def copy_shards(source: Path, target: Path) -> None:
+    """Copy all shards that lie in a folder into another, which is made where there is none."""
+    target.mkdir(exist_ok=True)
+    for shard in shards_in(source):
+        shutil.copyfile(shard, target / shard.name)
 
 
 def read_store(folder: Path) -> Iterator[CamEntry]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
+import glob
 import hashlib
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from pipeline.run.errors import UserError
+
+UNFINISHED = ".unfinished"
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
@@ -61,9 +65,13 @@ def read_json(path: Path, producer: str) -> Any:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside `path` that takes its place when the block ends well; nothing changes otherwise."""
+    """A temporary folder beside `path` that takes its place when the block ends well; nothing changes otherwise.
+
+    What a killed process left of the same folder is removed first.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    _remove_unfinished(path)
+    temporary, lock = _locked_folder(path)
     try:
         yield temporary
         temporary.chmod(0o755)
@@ -72,6 +80,30 @@ def new_folder(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        os.close(lock)
+
+
+def _locked_folder(path: Path) -> tuple[Path, int]:
+    """A new temporary folder beside `path`, and the descriptor that locks it until it is closed or the process dies."""
+    while True:
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED))
+        with suppress(FileNotFoundError):
+            lock = os.open(temporary, os.O_RDONLY)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if temporary.exists():  # another process may have taken it for a dead one's before it was locked
+                return temporary, lock
+            os.close(lock)
+
+
+def _remove_unfinished(path: Path) -> None:
+    """Remove temporary folders beside `path` that no living process has locked."""
+    for folder in path.parent.glob(f".{glob.escape(path.name)}.*{UNFINISHED}"):
+        with suppress(FileNotFoundError):  # its process put it into place just now
+            lock = os.open(folder, os.O_RDONLY)
+            with suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+            os.close(lock)
 
 
 def inside(root: Path, relative: str) -> Path:

@@ -1,4 +1,4 @@
-"""Work on every photograph's maps in a pool of processes."""
+"""Work in a pool of processes. PyTorch is not imported here, so that light stages start at once."""
 
 from __future__ import annotations
 
@@ -6,35 +6,30 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from pipeline.data.manifest import Record
-from pipeline.maps.store import store_index
 from pipeline.run.stage import die_with_parent
 
 R = TypeVar("R")
+CHUNK = 4
+"""So many items are handed to a process at once."""
 
 
-def map_photographs(
-    job: Callable[[Path, Record], R], store: Path, records: Sequence[Record], title: str, workers: int
-) -> list[R]:
-    """Call `job` with the shard and the record of every photograph, in `workers` processes of one thread each.
+def in_processes(job: Callable[..., R], *items: Sequence[Any], title: str, workers: int) -> list[R]:
+    """Call `job` with every item, in `workers` processes of one thread each.
 
     Args:
         job: a function of a module, or a partial of one, since processes receive it by name.
-        store: the CAM store whose shards are passed.
-        records: photographs.
+        items: one sequence for each argument of `job`, all of one length.
         title: of the progress bar.
         workers: processes; at least one is started.
 
     Returns:
-        Results in the order of the records.
+        Results in the order of the items.
     """
-    index = store_index(store)
     os.environ["OMP_NUM_THREADS"] = "1"  # read by the processes that start now
     with ProcessPoolExecutor(max(1, workers), get_context("spawn"), initializer=die_with_parent) as pool:
-        shards = [index[record.id] for record in records]
-        return list(tqdm(pool.map(job, shards, records, chunksize=4), total=len(records), desc=title, disable=None))
+        results = pool.map(job, *items, chunksize=CHUNK)
+        return list(tqdm(results, total=len(items[0]), desc=title, disable=None))

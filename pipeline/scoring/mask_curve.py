@@ -17,7 +17,7 @@ from pipeline.config.masks import MaskRules
 from pipeline.data.ground_truth import GroundTruth
 from pipeline.data.manifest import Record
 from pipeline.maps.labellings import labels_at
-from pipeline.run.pool import map_photographs
+from pipeline.maps.per_photograph import map_photographs
 from pipeline.scoring.scores import Confusion, confusion_matrix, iou, mean
 
 PHOTOGRAPHS = 24

@@ -20,7 +20,7 @@ from pipeline.maps.background_found import threshold_of
 from pipeline.maps.background_rules import SET_RULES
 from pipeline.run.errors import UserError
 from tests.support.project import PHOTOGRAPHS, SIZE, TAGS, coarse, configure, write_masks, write_photographs
-from tests.support.stages import InlinePool, run_light
+from tests.support.stages import run_light
 from tests.support.store import write_store
 
 Choose = Callable[..., dict[str, Any]]
@@ -30,7 +30,6 @@ Choose = Callable[..., dict[str, Any]]
 def choose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Choose:
     """A folder with seeds, earlier seeds, two rules, and refined maps that are the seeds; runs the stage there."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("pipeline.run.pool.ProcessPoolExecutor", InlinePool)
     write_photographs(tmp_path, TAGS, paint=coarse)
     save_ground_truth(PREPARED, {}, None)
     write_store(Path("data/seeds"), 0)
@@ -70,10 +69,10 @@ def test_every_store_gets_a_threshold_and_equal_stores_the_same(choose: Choose, 
 
 
 def test_maps_of_validation_photographs_take_the_threshold_of_the_training_maps(choose: Choose) -> None:
-    write_store(Path("data/seeds/val"), 3)
+    write_store(Path("data/validation/seeds"), 3)
     found = choose("colours")
     assert set(found["seeds"]["thresholds"]) == {"seeds", "seeds/aux"}
-    assert threshold_of("colours", Path("data/seeds/val")) == found["seeds"]["thresholds"]["seeds"]
+    assert threshold_of("colours", Path("data/validation/seeds")) == found["seeds"]["thresholds"]["seeds"]
 
 
 def test_equal_stores_are_looked_at_once(choose: Choose, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -157,7 +157,7 @@ def test_maps_of_validation_photographs_are_a_block_of_their_own(
     save_manifest(PREPARED, replace(manifest, records=(manifest.records[0], replace(manifest.records[1], split="val"))))
     entries = list(read_store(Path("data/seeds")))
     write_shard(shard_path(Path("data/seeds"), 0), entries[:1], {})
-    write_shard(shard_path(Path("data/seeds/val"), 0), entries[1:], {})
+    write_shard(shard_path(Path("data/validation/seeds"), 0), entries[1:], {})
     run_stage_main(monkeypatch, "seeds")
     details = json.loads(Path("metrics/details/seeds.json").read_text())
     assert details["val"]["images"] == 1 and details["val"]["miou"] == plain["miou"]

@@ -12,7 +12,7 @@ from pipeline import refine_cams
 from pipeline.maps.background import hard_labels, with_background
 from pipeline.maps.store import CamEntry, fused_maps, read_store, shard_path, write_shard
 from pipeline.run.errors import UserError
-from pipeline.run.files import write_json
+from pipeline.run.files import sha256, write_json
 from tests.support.project import configure, write_network, write_photographs
 from tests.support.stages import run
 
@@ -48,6 +48,11 @@ def set_batch(method: str, batch: int) -> None:
     configure(method=method, refine__long_side="none", refine__batch=batch)
 
 
+def digests(folder: str) -> dict[str, str]:
+    """The hash of each file in a folder."""
+    return {path.name: sha256(path) for path in Path(folder).iterdir()}
+
+
 def test_walks_of_any_size_and_without_classes(project: Path) -> None:
     run(refine_cams)
     entries = list(read_store(Path("data/refined")))
@@ -68,13 +73,18 @@ def test_validation_maps_are_refined_as_a_store_of_their_own(project: Path, rule
     run(refine_cams)
     expected = {entry.id: entry for entry in read_store(Path("data/refined"))}
     write_photographs(project, [["ab"[label - 1] for label in labels] for labels in CLASSES], SIZES, val=2)
-    Path("data/seeds/val").mkdir()
-    Path("data/seeds/shard-00001.safetensors").rename("data/seeds/val/shard-00000.safetensors")
+    Path("data/validation/seeds").mkdir(parents=True)
+    shard = Path("data/seeds/shard-00001.safetensors").rename("data/validation/seeds/shard-00000.safetensors")
     run(refine_cams)
-    found = [[entry.id for entry in read_store(Path("data/refined") / store)] for store in ("", "val")]
+    found = [[entry.id for entry in read_store(Path(store))] for store in ("data/refined", "data/validation/refined")]
     assert found == [["0", "1", "2"], ["3", "4"]]
-    for entry in read_store(Path("data/refined/val")):
+    for entry in read_store(Path("data/validation/refined")):
         torch.testing.assert_close(entry.maps, expected[entry.id].maps, atol=2e-3, rtol=0)
+    with_them = digests("data/refined")
+    shard.unlink()
+    run(refine_cams)
+    assert digests("data/refined") == with_them, "the training photographs' maps do not know of them"
+    assert digests("data/validation/refined") == {}
 
 
 def test_batched_walk_equals_walking_alone(project: Path, request: pytest.FixtureRequest) -> None:

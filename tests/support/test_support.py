@@ -14,6 +14,7 @@ import torch
 import yaml
 
 from pipeline.config.load import load_params
+from pipeline.maps.per_photograph import map_photographs
 from pipeline.maps.store import CamEntry, shard_path, write_shard
 from pipeline.run import pool
 from tests.support.knobs import SHIPPED, set_knobs, shipped
@@ -71,9 +72,9 @@ def test_pools_are_stood_in_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     entries = [CamEntry(record.id, record.size, (), maps, (record.size,)) for record in manifest.records]
     write_shard(shard_path(tmp_path / "store", 0), entries[:2], {})
     write_shard(shard_path(tmp_path / "store", 1), entries[2:], {})
-    here_and_now = pool.map_photographs(shard_and_id, tmp_path / "store", manifest.records, "", 2)
+    here_and_now = map_photographs(shard_and_id, tmp_path / "store", manifest.records, "", 2)
     monkeypatch.setattr(pool, "ProcessPoolExecutor", lambda most, *_, **__: ThreadPoolExecutor(most))
-    assert pool.map_photographs(shard_and_id, tmp_path / "store", manifest.records, "", 2) == here_and_now
+    assert map_photographs(shard_and_id, tmp_path / "store", manifest.records, "", 2) == here_and_now
     assert [name for _, name in here_and_now] == [record.id for record in manifest.records]
 
 

@@ -94,6 +94,11 @@ def test_folders_that_stages_depend_on_in_parts_are_declared_in_parts() -> None:
             assert not inside, f"{name} depends on a part of {inside}"
 
 
+def test_no_training_and_no_mask_depends_on_maps_of_validation_photographs() -> None:
+    readers = {name for name, stage in stages().items() if any("data/validation" in path for path in stage["deps"])}
+    assert readers == {"refine_cams", "evaluate@seeds", "evaluate@refined"}
+
+
 def test_only_configure_reads_params() -> None:
     assert [name for name, stage in stages().items() if "params" in stage] == ["configure"]
 

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import cache, partial
-from multiprocessing import get_context
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +17,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
-from tqdm import tqdm
 
 from models.maps import fuse_scores
 from pipeline.config.cams import CamsKnobs
@@ -29,7 +26,7 @@ from pipeline.data.drawing.creatures import CLASSES
 from pipeline.data.drawing.scene import draw_scene
 from pipeline.maps.extraction import view_size
 from pipeline.maps.store import grid_extent
-from pipeline.run.stage import die_with_parent
+from pipeline.run.pool import in_processes
 from pipeline.scoring.scores import Confusion, confusion_matrix, iou, mean
 from tools.instrument.bar import Bar, Measured
 
@@ -74,11 +71,9 @@ def compact_cams() -> CamsKnobs:
 
 
 def bound(drawing: int, scenes: int) -> Bound:
-    """Draw training scenes in a pool of processes of one thread each, and score what the grid leaves of their masks."""
-    os.environ["OMP_NUM_THREADS"] = "1"  # read by the processes that start now
-    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), initializer=die_with_parent) as pool:
-        results = pool.map(partial(scene_counts, drawing), range(scenes), chunksize=8)
-        found = list(tqdm(results, total=scenes, desc=f"drawing {drawing}", disable=None))
+    """Draw training scenes in a pool of processes, and score what the grid leaves of their masks."""
+    job, workers = partial(scene_counts, drawing), len(os.sched_getaffinity(0))
+    found = in_processes(job, range(scenes), title=f"drawing {drawing}", workers=workers)
     *scales, fused = (100 * mean(iou(confusion)) for confusion in np.sum([counts for counts, _ in found], axis=0))
     return Bound(scales, fused, 100 * float(np.mean([share for _, share in found])))
 

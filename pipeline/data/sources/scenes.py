@@ -12,14 +12,11 @@ wide enough for the grid of a CAM. Masks are exact. `make instrument` holds all 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from pipeline.config.data import ScenesData
 from pipeline.data.drawing.creatures import CLASSES
@@ -28,7 +25,7 @@ from pipeline.data.manifest import PREPARED, Record
 from pipeline.data.masks import write_mask
 from pipeline.data.sources.source import PrepareDataConfig, Source
 from pipeline.run.files import new_folder
-from pipeline.run.stage import die_with_parent
+from pipeline.run.pool import in_processes
 
 
 def read(config: PrepareDataConfig, workers: int) -> Source:
@@ -45,9 +42,7 @@ def read(config: PrepareDataConfig, workers: int) -> Source:
         for kind in ("images", "masks"):
             (folder / kind).mkdir()
         job = partial(save_scene, folder, settings, wanted)
-        with ProcessPoolExecutor(max(1, workers), get_context("spawn"), initializer=die_with_parent) as pool:
-            drawn = pool.map(job, places, chunksize=8)
-            records = list(tqdm(drawn, total=len(places), desc="drawing scenes", disable=None))
+        records = in_processes(job, places, title="drawing scenes", workers=workers)
     masks = {record.id: f"masks/{record.id}.png" for record in records}
     return Source(records, list(wanted), masks, _label_map(wanted))
 

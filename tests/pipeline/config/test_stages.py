@@ -56,7 +56,8 @@ def test_only_what_uses_a_knob_is_told_of_it() -> None:
     evaluated = {f"evaluate_{name}" for name in ("rules", "seeds", "refined")}
     assert changed_stages(data__tune=0.1) == {"prepare_data", "report"}
     assert changed_stages(data__tune=0.0) == {"prepare_data", "report", *evaluated}, "no number is called tuned"
-    assert changed_stages("bao_static", cams__validation=True) == {"extract_cams", "report"}
+    for method in ("cam", "irn", "bao_static"):
+        assert changed_stages(method, cams__validation=True) == {"extract_cams", "report"}
     assert "train_classifier" not in changed_stages(segmenter__optimisation__epochs=3)
     assert "train_localizer" not in changed_stages("bao", cams__scales=[1.0, 2.0])
     assert "train_localizer" in changed_stages("bao_static", cams__scales=[1.0, 2.0])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from pipeline.run.errors import UserError, listed
 from pipeline.run.files import inside, new_folder, read_json, write_atomic, write_json
+from tests.support.processes import forked
 
 
 def test_json_has_the_same_bytes_for_the_same_content(tmp_path: Path) -> None:
@@ -44,6 +47,33 @@ def test_failed_block_leaves_the_former_folder(tmp_path: Path) -> None:
     with new_folder(tmp_path / "folder") as folder:
         (folder / "third").touch()
     assert [path.name for path in tmp_path.rglob("*")] == ["folder", "third"]
+
+
+def test_what_a_killed_process_left_of_a_folder_is_removed(tmp_path: Path) -> None:
+    def die() -> None:
+        with new_folder(tmp_path / "folder") as folder:
+            (folder / "half").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    assert forked(die).status == -signal.SIGKILL and len(list(tmp_path.iterdir())) == 1
+    with new_folder(tmp_path / "other"):
+        assert len(list(tmp_path.iterdir())) == 2, "what is left of other folders stays"
+    with new_folder(tmp_path / "folder") as folder:
+        (folder / "whole").touch()
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["folder", "other", "whole"]
+
+
+def test_what_a_living_process_makes_of_a_folder_stays(tmp_path: Path) -> None:
+    with new_folder(tmp_path / "folder") as first:
+        (first / "first").touch()
+        ended = forked(lambda: enter_and_leave(tmp_path / "folder"))
+        assert ended.status == 0 and (first / "first").exists()
+    assert [path.name for path in tmp_path.rglob("*")] == ["folder", "first"]
+
+
+def enter_and_leave(path: Path) -> None:
+    with new_folder(path) as folder:
+        (folder / "second").touch()
 
 
 @pytest.mark.parametrize("text", ["{", "\xff"])

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ProcessPoolExecutor
+
 import numpy as np
 import pytest
 
 from pipeline.data.drawing.creatures import CLASSES
 from pipeline.data.ground_truth import GroundTruth
 from pipeline.data.manifest import Manifest
-from pipeline.data.sources import scenes
+from pipeline.run import pool
 from pipeline.run.errors import UserError
 from tests.support.sources import PREPARED, configuration, prepare
-from tests.support.stages import InlinePool
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
 
 SOURCE = {"train": 7, "val": 6, "size": 64, "seed": 0}
 
 
-def test_same_bytes_with_any_number_of_workers() -> None:
+def test_same_bytes_with_any_number_of_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "ProcessPoolExecutor", ProcessPoolExecutor)
+
     def drawn(workers: int) -> dict[str, bytes]:
         manifest = prepare(configuration("scenes", SOURCE, root=None, limit=2), workers)
         assert [record.split for record in manifest.records] == ["train", "train", "val", "val"]
@@ -30,18 +33,11 @@ def test_same_bytes_with_any_number_of_workers() -> None:
     assert {"scenes/images/train_00000.png", "scenes/masks/val_00001.png", "manifest.csv"} <= first.keys()
 
 
-@pytest.fixture
-def inline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No processes."""
-    monkeypatch.setattr(scenes, "ProcessPoolExecutor", InlinePool)
-
-
 def true_labels(manifest: Manifest) -> list[set[int]]:
     truth = GroundTruth(manifest, PREPARED / "scenes")
     return [set(np.unique(truth.read(record)).tolist()) - {0} for record in manifest.records]
 
 
-@pytest.mark.usefixtures("inline")
 def test_tags_are_what_the_masks_show() -> None:
     manifest = prepare(configuration("scenes", SOURCE, root=None))
     assert manifest.classes == CLASSES and len(manifest.records) == 13
@@ -50,7 +46,6 @@ def test_tags_are_what_the_masks_show() -> None:
     assert set().union(*(record.tags for record in manifest.records[:7])) == set(CLASSES)
 
 
-@pytest.mark.usefixtures("inline")
 def test_chosen_classes_are_labelled_in_their_order() -> None:
     manifest = prepare(configuration("scenes", SOURCE, root=None, classes=["stag", "bear"]))
     assert manifest.classes == ("stag", "bear")
@@ -58,7 +53,6 @@ def test_chosen_classes_are_labelled_in_their_order() -> None:
     assert {1, 2} <= set().union(*true_labels(manifest)) and any(not record.tags for record in manifest.records)
 
 
-@pytest.mark.usefixtures("inline")
 def test_classes_that_are_not_drawn_are_named() -> None:
     with pytest.raises(UserError, match="scenes draw no 'dragon'; they draw bear, elephant"):
         prepare(configuration("scenes", SOURCE | {"train": 1, "val": 1}, root=None, classes=["bear", "dragon"]))
