@@ -89,18 +89,19 @@ def _locked_folder(path: Path) -> tuple[Path, int]:
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED))
         with suppress(FileNotFoundError):
             lock = os.open(temporary, os.O_RDONLY)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            with suppress(OSError):  # no network file system locks folders: there nobody removes them either
+                fcntl.flock(lock, fcntl.LOCK_EX)
             if temporary.exists():  # another process may have taken it for a dead one's before it was locked
                 return temporary, lock
             os.close(lock)
 
 
 def _remove_unfinished(path: Path) -> None:
-    """Remove temporary folders beside `path` that no living process has locked."""
+    """Remove temporary folders beside `path` whose lock, which dies with a process, is free."""
     for folder in path.parent.glob(f".{glob.escape(path.name)}.*{UNFINISHED}"):
         with suppress(FileNotFoundError):  # its process put it into place just now
             lock = os.open(folder, os.O_RDONLY)
-            with suppress(BlockingIOError):
+            with suppress(OSError):  # it is locked, or cannot be
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(folder, ignore_errors=True)
             os.close(lock)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from pathlib import Path
@@ -69,6 +70,16 @@ def test_what_a_living_process_makes_of_a_folder_stays(tmp_path: Path) -> None:
         ended = forked(lambda: enter_and_leave(tmp_path / "folder"))
         assert ended.status == 0 and (first / "first").exists()
     assert [path.name for path in tmp_path.rglob("*")] == ["folder", "first"]
+
+
+def test_a_folder_is_made_where_folders_cannot_be_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EBADF, "as NFS does")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    (tmp_path / ".folder.x.unfinished").mkdir()
+    enter_and_leave(tmp_path / "folder")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".folder.x.unfinished", "folder"], "perhaps in use"
 
 
 def enter_and_leave(path: Path) -> None:
