@@ -72,7 +72,7 @@ def plain_bars(runs: Sequence[Run], places: Sequence[str]) -> list[Bar]:
     """The classifier knows its classes, and its maps leave room above them."""
     oracle = measured(of(runs, PLAIN), points("seeds", "oracle", "miou"))
     tags = measured(of(runs, PLAIN), points("classifier", "map"))
-    missing = lacking(of(runs, PLAIN), [PLAIN], places)
+    missing = lacking(runs, [PLAIN], places)
     return [
         Bar("3 plain CAM at its oracle threshold, mIoU", 40, 55, oracle, missing),
         Bar("3 tag mAP of its classifier", least=93, measured=tags, missing=missing),
@@ -94,10 +94,8 @@ def interval_bar(study: Path, places: Sequence[str]) -> Bar:
         for name, runs in counts.items()
         if name[0] != CEILING_METHOD
     }
-    there = [
-        {name[0] for name, runs in chosen.items() if drawing in {place[0] for place in runs}} for drawing in places
-    ]
-    pairable = bool(there) and all(len(methods) > 1 for methods in there)
+    there = {(drawing, name[0]) for name, runs in chosen.items() for drawing, _ in runs}
+    pairable = bool(places) and all(sum(place == drawing for drawing, _ in there) > 1 for place in places)
     missing = () if pairable else RULED[:2]
     return Bar("5 half-width of paired 95 % intervals, val mIoU", most=2, measured=half_widths(chosen), missing=missing)
 
@@ -139,7 +137,7 @@ def correlation_bar(
     means = np.array([np.mean(rows, axis=0) for rows in groups.values()]).reshape(-1, len(wanted))
     found = correlation(*means.T) if len(means) >= len(ENOUGH) else None
     more = [method for method in ENOUGH if method not in groups][: max(0, len(ENOUGH) - len(means))]
-    missing = [method for method in (*groups, *more) if method in more or lacking(with_numbers, [method], places)]
+    missing = lacking(with_numbers, [*groups, *more], places)
     measured = [] if found is None else [Measured(f"{len(means)} methods", found)]
     return Bar(name, -most, most, measured, missing, "not enough runs", digits=2)
 
