@@ -31,8 +31,6 @@ def test_losses_without_weight_are_not_computed(model: TwoBranches) -> None:
     every = model(views(), THRESHOLDS, dict.fromkeys(("tags", *BRANCH_LOSSES), 1.0))
     assert every.keys() == {"tags", *BRANCH_LOSSES, "similarity"}
     assert all(loss.isfinite() and loss > 0 for loss in every.values())
-        loss.isfinite() and loss > 0 for loss in every.values()
-    )
 
 
 @pytest.mark.parametrize("fixed", ["none", "transformer", "convolution"])
