@@ -4,8 +4,8 @@
 folder for each run, see `tools.kept`). Runs that scored several propagation rules, earlier maps, or the localizer after
 every epoch give tables of that, and so do one-stage trainings, of their tokens. Runs that kept the counts of their
 photographs are paired (see `tools.pairs`). With `--page docs/results.md` it rewrites the tables of that page between
-`<!-- study: scenes -->` (or `rules: scenes`, `earlier: scenes`, `epochs: scenes`, `tokens: scenes`, `pairs: scenes`) and
-`<!-- end -->`, so that no number there is typed by hand.
+`<!-- study: scenes -->` (or `rules: scenes`, `earlier: scenes`, `epochs: scenes`, `tokens: scenes`, `pairs: scenes`)
+and `<!-- end -->`, so that no number there is typed by hand.
 
 Runs of different code stand in no common table: what they differ in is said, and they are refused. `--mixed` lets them
 stand together, with a note below the table.
