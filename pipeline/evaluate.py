@@ -24,7 +24,7 @@ from pipeline.data.manifest import Manifest, load_manifest
 from pipeline.data.masks import read_mask
 from pipeline.maps.background import Threshold, hard_labels, with_background
 from pipeline.maps.background_found import threshold_of
-from pipeline.run.files import new_folder, write_json
+from pipeline.run.files import new_folder, read_json, write_json
 from pipeline.run.stage import run_light_stage
 from pipeline.run.told import Runtime, told
 from pipeline.scoring.artefacts import EVALUATED, VALIDATION
@@ -199,7 +199,13 @@ def evaluate_epochs(config: EvaluateConfig, root: Path) -> None:
     for row in rows:
         for key in ("labels_miou", "miou"):
             epochs.setdefault(row["network"], {}).setdefault(key, []).append(row[key])
-    write_details("localizer", {"epochs": epochs}, config, truth, manifest)
+    write_details("localizer", {"epochs": epochs, "training": last_epoch()}, config, truth, manifest)
+
+
+def last_epoch() -> dict[str, float]:
+    """What the last epoch of a second training logged; nothing where there was none."""
+    path = Path("data/localizer/history.json")
+    return read_json(path, "train_localizer")[-1] if path.exists() else {}
 
 
 def evaluate_rules(config: EvaluateConfig, root: Path) -> None:

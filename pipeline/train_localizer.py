@@ -28,7 +28,7 @@ from pipeline.data.three_views import ThreeViews
 from pipeline.maps.confident_labels import ConfidencePair, write_labels
 from pipeline.maps.extraction import extend_store
 from pipeline.run.errors import UserError
-from pipeline.run.files import new_folder, read_json
+from pipeline.run.files import new_folder, read_json, write_json
 from pipeline.run.resume import resume_folder
 from pipeline.run.runtime import Machine, barrier, derived_seed, rank
 from pipeline.run.stage import run_distributed_stage
@@ -38,6 +38,7 @@ from pipeline.training.loop import History, fit
 from pipeline.training.weights import load_initial, load_network, save_network
 
 CLASSIFIER, OUTPUT, PLOTS = Path("data/classifier"), Path("data/localizer"), Path("metrics/plots/localizer_training")
+HISTORY = "history.json"
 VIEWS = {"tagged": TaggedViews, "labelled": LabelledViews, "three": ThreeViews}
 
 
@@ -91,7 +92,7 @@ def train(config: TrainLocalizerConfig, folder: Path, machine: Machine) -> Histo
         rows = run_task(task, config, manifest, folder, machine)
         history += [row | {"epoch": row["epoch"] + len(history)} for row in rows]
     if rank() == 0:
-        save_result(task, folder)
+        save_result(task, history, folder)
         draw_sampling(task, manifest, config.augmentation.long_side[1], machine, folder)
     return history
 
@@ -171,10 +172,11 @@ def static_labels(
     return labels
 
 
-def save_result(task: LocalizerTask, folder: Path) -> None:
-    """Put the network, and the maps of every epoch where some were kept, into `<folder>/result`."""
+def save_result(task: LocalizerTask, history: History, folder: Path) -> None:
+    """Put the network, the history, and the maps of every epoch where some were kept, into `<folder>/result`."""
     with new_folder(folder / "result") as output:
         save_network(output, *task.result())
+        write_json(output / HISTORY, history)
         if (folder / "epochs").exists():
             shutil.copytree(folder / "epochs", output / "epochs")
 

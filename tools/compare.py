@@ -2,9 +2,10 @@
 
 `python -m tools.compare metrics/studies/scenes` prints Markdown from the scores of every run below a folder (a
 folder for each run, see `tools.kept`). Runs that scored several propagation rules, earlier maps, or the localizer after
-every epoch give tables of that; runs that kept the counts of their photographs are paired (see `tools.pairs`). With
-`--page docs/results.md` it rewrites the tables of that page between `<!-- study: scenes -->` (or `rules: scenes`,
-`earlier: scenes`, `epochs: scenes`, `pairs: scenes`) and `<!-- end -->`, so that no number there is typed by hand.
+every epoch give tables of that, and so do one-stage trainings, of their tokens. Runs that kept the counts of their
+photographs are paired (see `tools.pairs`). With `--page docs/results.md` it rewrites the tables of that page between
+`<!-- study: scenes -->` (or `rules: scenes`, `earlier: scenes`, `epochs: scenes`, `tokens: scenes`, `pairs: scenes`)
+and `<!-- end -->`, so that no number there is typed by hand.
 
 Runs of different code stand in no common table: what they differ in is said, and they are refused. `--mixed` lets them
 stand together, with a note below the table.
@@ -55,8 +56,18 @@ EARLIER_COLUMNS = {
     "oracle mIoU": ("oracle", "miou"),
     "at threshold": ("oracle", "threshold"),
 }
+TOKEN_COLUMNS = {
+    "token similarity": ("localizer", "training", "similarity"),
+    "seeds mIoU": ("seeds", "miou"),
+    "seeds, oracle": ("seeds", "oracle", "miou"),
+    "over-activation": ("seeds", "over_activation"),
+    "recall": ("seeds", "recall"),
+    "earlier block, oracle": ("seeds", "earlier", "aux", "oracle", "miou"),
+    "masks mIoU": ("masks", "miou"),
+    "val mIoU": ("segmenter", "miou"),
+}
 EPOCH_COLUMNS = ("first epoch", "best epoch", "last epoch", "last - best", "number of the best")
-AS_NUMBER = ("at threshold", "number of the best")  # the others are percentages
+AS_NUMBER = ("at threshold", "number of the best", "token similarity")  # the others are percentages
 SHARED = ("prepare_data", "choose_background", "evaluate")
 """Stages that run the same code for every method."""
 OWN_TO_A_RUN = ("seed", "drawing", "bg_thresh_used")
@@ -100,6 +111,7 @@ def tables(study: Path, mixed: bool = False, baseline: str = BASELINE) -> dict[s
         "rules": (rules_of, rules_table),
         "earlier": (earlier_of, earlier_table),
         "epochs": (epochs_of, epochs_table),
+        "tokens": (lambda run: value(run, TOKEN_COLUMNS["token similarity"]), tokens_table),
     }
     found: dict[str, str] = {}
     for kind, (scores_of, make) in kinds.items():
@@ -203,6 +215,12 @@ def of_ceiling(run: Run, runs: Sequence[Run]) -> float | None:
 def is_ceiling(run: Run, drawing: str) -> bool:
     """Whether a run learned from true masks, on some drawing."""
     return learned_from_masks(run) and drawing_of(run) == drawing
+
+
+def tokens_table(runs: Sequence[Run]) -> str:
+    """One row for each one-stage method: how alike its final tokens are, and what its maps cover."""
+    rows = [(setting(run), place_of(run), numbers(run, TOKEN_COLUMNS)) for run in runs]
+    return table(("method", "background threshold"), [*TOKEN_COLUMNS], rows)
 
 
 def rules_table(runs: Sequence[Run]) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.dual_branch.modulation import ModulatedClassifier
+from models.networks.vit import VitEncoder
 from models.registry import ENCODERS
 from models.toco.contrast import ContrastHeads
 from models.toco.knobs import TocoKnobs
@@ -22,7 +23,12 @@ from models.toco.network import ToCoNetwork
 
 LAYERS = ("aten.convolution", "aten.addmm", "aten.mm")
 WEIGHTS = {"tags": 1.0, "aux_tags": 1.0, "ptc": 0.2, "ctc": 0.5}  # labels of masks cost nothing that is counted
-BRANCHES = {"vit_base": "resnet50", "lite0_vit": "efficientnet_lite0", "lite0_early_vit": "efficientnet_lite0"}
+BRANCHES = {
+    "vit_base": "resnet50",
+    "lite0_vit": "efficientnet_lite2",
+    "lite0_early_vit": "efficientnet_lite2",
+    "lite2_vit": "efficientnet_lite0",
+}
 
 
 def main() -> None:
@@ -45,7 +51,8 @@ def main() -> None:
         if branch := BRANCHES.get(arguments.encoder):
             classifier = ModulatedClassifier(branch, arguments.classes)
             print(f"  {branch} with modulation: {described(classifier, image)}")
-        if network.backbone.stem is None:  # the counter takes the gradients of a stem's grouped convolutions for dense
+        # The counter takes the gradients of a trunk's grouped convolutions for dense.
+        if isinstance(network.backbone, VitEncoder):
             once, again = iteration(ToCoNetwork(arguments.encoder, arguments.classes), image, arguments.crop)
             print("an iteration on one image, forward and backward, with attention:")
             print(f"  one encoding of every view: {once / 1e9:,.1f} G")

@@ -119,6 +119,19 @@ def weighted_sum(losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> 
     return torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
 
 
+def token_similarity(features: Tensor) -> Tensor:
+    """How alike the tokens of an image are: the mean cosine of all pairs, which over-smoothing brings to 1.
+
+    Args:
+        features: (B, C, h, w).
+
+    Returns:
+        Scalar, mean over the batch, without gradient: the squared length of the mean of unit tokens.
+    """
+    tokens = functional.normalize(features.detach().float().flatten(2), dim=1)
+    return tokens.mean(dim=2).square().sum(dim=1).mean()
+
+
 def training_cams(
     network: ToCoNetwork, output: Output, images: Tensor, scales: tuple[float, ...] = SCALES
 ) -> tuple[Tensor, Tensor]:

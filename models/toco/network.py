@@ -12,7 +12,9 @@ from models.build import trunk
 from models.localizer import Activations, Localizer
 from models.maps import resize
 from models.networks.attention import Observer
-from models.networks.vit import Encoding, VitEncoder
+from models.networks.encoding import Encoding
+from models.networks.trunk_encoder import TrunkEncoder
+from models.networks.vit import VitEncoder
 from models.segmenters.segmenter import Segmenter
 
 
@@ -66,7 +68,7 @@ class ToCoNetwork(Localizer):
     Source: Ru et al., CVPR 2023 (ToCo); details from the released code (`model/model_seg_neg.py`): `released`.
     """
 
-    backbone: VitEncoder
+    backbone: VitEncoder | TrunkEncoder
     head: nn.Conv2d
     earlier = ("aux",)
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from models.toco.contrast import ContrastHeads
 from models.toco.knobs import TocoKnobs
-from models.toco.losses import Thresholds, Views, toco_losses
+from models.toco.losses import Thresholds, Views, toco_losses, token_similarity
 from models.toco.network import Output, ToCoNetwork
 
 
@@ -28,12 +28,13 @@ class OneStage(nn.Module):
         self.network, self.contrast, self.knobs = network, contrast, knobs
 
     def forward(self, views: Views, thresholds: Thresholds, weights: Mapping[str, float]) -> dict[str, Tensor]:
-        """All losses of an iteration whose weight is not 0, by their names in `losses.WEIGHTS`.
+        """All losses of an iteration whose weight is not 0, by their names in `losses.WEIGHTS`, and `similarity`.
 
         The teacher of the contrast moves one step where the contrast has a weight.
         """
         output: Output = self.network(views.first)
-        return self.losses(output, views, thresholds, weights)
+        losses = self.losses(output, views, thresholds, weights)
+        return losses | {"similarity": token_similarity(output.encoding.final)}
 
     def losses(
         self, output: Output, views: Views, thresholds: Thresholds, weights: Mapping[str, float]

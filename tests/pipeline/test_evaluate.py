@@ -194,11 +194,14 @@ def test_rules_and_epochs_have_details_alone(
     found = scores(project, half_true(), half_true())
     shutil.copytree("data/seeds", "data/rules/none")
     shutil.copytree("data/seeds", "data/localizer/epochs/online-01")
+    write_json(Path("data/localizer/history.json"), [{"epoch": 1, "loss": 0.7}, {"epoch": 2, "loss": 0.5}])
     run_stage_main(monkeypatch, artefact)
     assert not Path(f"metrics/{artefact}.json").exists()
     assert load_counts(Path(f"data/counts/{artefact}.npz")).ids == []
     details = json.loads(Path(f"metrics/details/{artefact}.json").read_text())
-    assert details.keys() == {key, "protocol", "code"} and details["code"] == CODE
+    others = {"training"} if artefact == "localizer" else set()
+    assert details.keys() == {key, "protocol", "code", *others} and details["code"] == CODE
+    assert details.get("training") == ({"epoch": 2, "loss": 0.5} if others else None)
     scored = details["rules"]["none"]["miou"] if key == "rules" else details["epochs"]["online"]["miou"][0]
     assert scored == (found["miou"] if key == "rules" else found["no_threshold"]["miou"])
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pipeline.run.errors import UserError
+from pipeline.run.files import write_json
 from pipeline.scoring.records import INSIDE, NUMBERS, write_scores
 from tests.support import ROOT
 from tools.compare import earlier_table, epochs_table, main, rules_table, study_runs, study_table, tables, with_table
@@ -75,6 +76,18 @@ def test_runs_of_other_knobs_are_no_repetitions(tmp_path: Path) -> None:
     path.write_text(json.dumps(details))
     with pytest.raises(UserError, match=r"runs of cam, 0\.2 differ in cam_long_side of seeds, so they are no"):
         tables(tmp_path)
+
+
+def test_tokens_of_one_stage_methods_have_a_table_of_their_own(tmp_path: Path) -> None:
+    write_run(tmp_path, "cam", 0, 0.5)
+    assert "tokens: " + tmp_path.name not in tables(tmp_path)
+    folder = write_run(tmp_path, "toco", 0, 0.6)
+    details = {"training": {"similarity": 0.5}, "protocol": {"method": "toco", "bg_thresh": 0.2, "seed": 0}}
+    write_json(folder / "details/localizer.json", details)
+    lines = tables(tmp_path)["tokens: " + tmp_path.name].splitlines()
+    header, row = (re.split(r" *\| *", line.strip("| ")) for line in (lines[0], lines[2]))
+    found = dict(zip(header, row, strict=True))
+    assert found | {"method": "toco", "token similarity": "0.50", "seeds, oracle": "60.0", "val mIoU": "-"} == found
 
 
 def test_spread_is_over_trainings_and_drawings_and_the_ceiling_is_of_the_same_drawing() -> None:

@@ -23,5 +23,5 @@ def test_compact_network_has_no_count_of_gradients(
     monkeypatch.setattr("sys.argv", ["complexity", "--encoder", "lite0_vit", "--size", "128", "--widths", "128"])
     complexity.main()
     text = capsys.readouterr().out
-    assert "lite0_vit, decoder of 128 channels" in text and "efficientnet_lite0 with modulation" in text
+    assert "lite0_vit, decoder of 128 channels" in text and "efficientnet_lite2 with modulation" in text
     assert "saved" not in text

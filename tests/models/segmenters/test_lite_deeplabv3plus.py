@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from models.networks.lite0 import EfficientNetLite0
+from models.networks.lite import lite0
 from models.registry import SEGMENTERS
-from models.segmenters.lite0_deeplabv3plus import Lite0DeepLabV3Plus
+from models.segmenters.lite_deeplabv3plus import LiteDeepLabV3Plus, lite0_deeplabv3plus
 from models.segmenters.segmenter import pixel_loss
 from pipeline.training.weights import load_initial
 
@@ -17,17 +17,17 @@ NAME = "efficientnet_lite0_deeplabv3plus"
 
 
 @pytest.fixture(scope="module")
-def network() -> Lite0DeepLabV3Plus:
+def network() -> LiteDeepLabV3Plus:
     """With ImageNet weights."""
     torch.manual_seed(0)
-    network = Lite0DeepLabV3Plus(4)
+    network = lite0_deeplabv3plus(4)
     load_initial(network, NAME, "imagenet", SEGMENTERS[NAME].imagenet)
     return network
 
 
 @pytest.mark.parametrize("size", [(33, 47), (64, 70), (50, 48)])
 @torch.no_grad()
-def test_sizes_that_are_no_multiples_of_the_stride(network: Lite0DeepLabV3Plus, size: tuple[int, int]) -> None:
+def test_sizes_that_are_no_multiples_of_the_stride(network: LiteDeepLabV3Plus, size: tuple[int, int]) -> None:
     images = torch.randn(1, 3, *size)
     logits = network.eval()(images)
     assert logits.shape == (1, 4, *size)
@@ -35,7 +35,7 @@ def test_sizes_that_are_no_multiples_of_the_stride(network: Lite0DeepLabV3Plus, 
     assert torch.equal(logits, whole[:, :, : size[0], : size[1]])
 
 
-def test_trunk_keeps_its_statistics_and_its_first_stages(network: Lite0DeepLabV3Plus) -> None:
+def test_trunk_keeps_its_statistics_and_its_first_stages(network: LiteDeepLabV3Plus) -> None:
     network.train()
 
     def norms(part: nn.Module) -> list[nn.BatchNorm2d]:
@@ -53,13 +53,13 @@ def test_trunk_keeps_its_statistics_and_its_first_stages(network: Lite0DeepLabV3
     assert all(weight.grad is not None for weight in network.head.parameters())
 
 
-def test_imagenet_weights_are_those_of_the_package_without_the_head_convolution(network: Lite0DeepLabV3Plus) -> None:
+def test_imagenet_weights_are_those_of_the_package_without_the_head_convolution(network: LiteDeepLabV3Plus) -> None:
     own = network.backbone.state_dict()
     assert not [name for name in own if name.startswith(("conv_head", "bn2"))]
-    classifier = EfficientNetLite0()
+    classifier = lite0()
     load_initial(classifier, "efficientnet_lite0", "imagenet", SEGMENTERS[NAME].imagenet)
     full = classifier.state_dict()
     assert {name.split(".")[0] for name in full.keys() - own.keys()} == {"conv_head", "bn2"}
     assert all(torch.equal(value, full[name]) for name, value in own.items())
     torch.manual_seed(0)
-    assert not torch.equal(Lite0DeepLabV3Plus(4).backbone.state_dict()["conv_stem.weight"], own["conv_stem.weight"])
+    assert not torch.equal(lite0_deeplabv3plus(4).backbone.state_dict()["conv_stem.weight"], own["conv_stem.weight"])
