@@ -2,7 +2,8 @@
 
 The fingerprint covers everything that the result depends on: what the stage is told (its knobs and the digest of its
 code), and the input artefacts. Another seed or an edited module therefore never resumes a foreign checkpoint, which
-DVC's `persist: true` would.
+DVC's `persist: true` would. Finished work is for a run that was killed before DVC took the result: once `dvc.lock` has
+it, the stage is asked to compute anew (`dvc repro --force`), and does.
 """
 
 from __future__ import annotations
@@ -10,19 +11,22 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import shutil
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
+from yaml import CSafeLoader
 
 from pipeline.run.errors import UserError
 from pipeline.run.files import sha256, write_atomic, write_text
 from pipeline.run.runtime import barrier, rank
-from pipeline.run.told import Told
+from pipeline.run.told import CONFIG, Told
 
-ROOT = Path(".resume")
+ROOT, LOCK_FILE = Path(".resume"), Path("dvc.lock")
 
 
 def fingerprint(config: Told, inputs: Sequence[Path]) -> str:
@@ -39,7 +43,8 @@ def fingerprint(config: Told, inputs: Sequence[Path]) -> str:
 def resume_folder(stage: str, config: Told, inputs: Sequence[Path]) -> Iterator[Path]:
     """The folder for this stage's unfinished work, locked against a second run of the same work.
 
-    Work of other fingerprints that ended well is removed; unfinished work of others is kept for their next run.
+    Work of other fingerprints that ended well is removed; unfinished work of others is kept for their next run. Work of
+    this fingerprint that ended well and that DVC has taken is removed as well.
 
     Raises:
         UserError: another process holds the lock.
@@ -55,11 +60,32 @@ def resume_folder(stage: str, config: Told, inputs: Sequence[Path]) -> Iterator[
             for other in folder.parent.iterdir():
                 if other != folder and (other / "finished").exists():
                     shutil.rmtree(other)
+            if (folder / "finished").exists() and taken(stage):
+                _empty(folder)
         barrier()
         yield folder
         barrier()
         if rank() == 0:
             write_text(folder / "finished", "")
+
+
+def taken(stage: str) -> bool:
+    """Whether `dvc.lock` has a result of the stage for what it is told now."""
+    if not LOCK_FILE.exists():
+        return False
+    told = CONFIG / f"{stage}.json"
+    entry = yaml.load(LOCK_FILE.read_text(encoding="utf-8"), Loader=CSafeLoader).get("stages", {}).get(stage, {})
+    known = {dependency["path"]: dependency.get("md5") for dependency in entry.get("deps", [])}
+    return told.exists() and known.get(str(told)) == hashlib.md5(told.read_bytes(), usedforsecurity=False).hexdigest()
+
+
+def _empty(folder: Path) -> None:
+    """Remove all but the lock, which this process holds."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != "lock":
+            path.unlink()
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -68,8 +94,28 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:
-    """What `save_checkpoint` wrote, or nothing where there is no checkpoint; no pickle is executed."""
+    """What `save_checkpoint` wrote, or nothing where there is no checkpoint; no pickle is executed.
+
+    One that is damaged (its checksums do not fit) is moved aside, with a word about it: the work starts anew.
+    """
     if not path.exists():
+        return None
+    damaged = _damaged(path)
+    barrier()
+    if damaged:
+        if rank() == 0:
+            aside = path.replace(path.with_name(f"{path.name}.damaged"))
+            print(f"WARNING: {path} is damaged, and moved to {aside}; the work starts anew", flush=True)
+        barrier()
         return None
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     return state
+
+
+def _damaged(path: Path) -> bool:
+    """Whether a checkpoint is no whole archive, or one of its records does not have its checksum."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is not None
+    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError):
+        return True

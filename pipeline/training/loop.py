@@ -133,6 +133,7 @@ def fit(
     for epoch in range(len(state.history), settings.epochs):
         torch.manual_seed(derived_seed("epoch", seed, epoch, rank()))
         row = _epoch(state, trained, loader, (epoch, settings.epochs), steps, machine)
+        _check_weights(network, state, epoch)
         if after_epoch is not None:
             after_epoch(epoch)
             network.train()
@@ -231,13 +232,35 @@ def _to_device(batch: Batch, device: torch.device) -> Batch:
     return moved
 
 
+def _check_weights(network: nn.Module, state: _State, epoch: int) -> None:
+    """Stop before a checkpoint holds weights that are not finite; the loss of the last step cannot tell.
+
+    Raises:
+        UserError: naming the first of them.
+    """
+    for name, value in network.state_dict().items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise UserError(
+                f"the weights {name} are not finite after epoch {epoch + 1} (learning rates {_rates(state)}); "
+                f"lower the learning rate.{_kept(state)}"
+            )
+
+
+def _rates(state: _State) -> str:
+    """The present learning rates."""
+    groups = [group for optimiser in state.optimisers for group in optimiser.param_groups]
+    return ", ".join(f"{group['lr']:.3g}" for group in groups)
+
+
+def _kept(state: _State) -> str:
+    """Where the last good checkpoint is, as a sentence; nothing where there is none."""
+    good = len(state.history)
+    return f" The last good checkpoint, after epoch {good}, is {state.path}." if good else ""
+
+
 def _stop_on_loss(loss: Tensor, epoch: int, step: int, batch: Batch, state: _State) -> NoReturn:
     """End the stage, naming what a person needs to find the cause."""
-    groups = [group for optimiser in state.optimisers for group in optimiser.param_groups]
-    rates = ", ".join(f"{group['lr']:.3g}" for group in groups)
-    good = len(state.history)
-    kept = f" The last good checkpoint, after epoch {good}, is {state.path}." if good else ""
     raise UserError(
-        f"the loss is {loss.item()} in epoch {epoch + 1}, step {step + 1} (learning rates {rates}; images "
-        f"{', '.join(batch['id'])}); lower the learning rate or look at these images.{kept}"
+        f"the loss is {loss.item()} in epoch {epoch + 1}, step {step + 1} (learning rates {_rates(state)}; images "
+        f"{', '.join(batch['id'])}); lower the learning rate or look at these images.{_kept(state)}"
     )

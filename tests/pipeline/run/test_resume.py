@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from pipeline.run.errors import UserError
-from pipeline.run.resume import fingerprint, load_checkpoint, resume_folder
+from pipeline.run.files import write_json, write_text
+from pipeline.run.resume import fingerprint, load_checkpoint, resume_folder, save_checkpoint
 from tests.support.tiny_training import SETTINGS
 
 
@@ -41,6 +44,48 @@ def test_finished_work_of_others_is_removed_and_unfinished_kept() -> None:
     with resume_folder("tiny", SETTINGS, []) as mine:
         assert not finished.exists() and unfinished.exists()
     assert (mine / "finished").exists()
+
+
+@pytest.mark.parametrize(("lock", "kept"), [("none", True), ("other", True), ("this", False)])
+def test_finished_work_is_taken_again_until_dvc_has_the_result(lock: str, kept: bool) -> None:
+    told = Path("data/config/tiny.json")
+    write_json(told, SETTINGS.model_dump(mode="json"))
+    with resume_folder("tiny", SETTINGS, []) as folder:
+        (folder / "checkpoint.pt").touch()
+        (folder / "result").mkdir()
+    if lock != "none":
+        md5 = hashlib.md5(told.read_bytes()).hexdigest() if lock == "this" else "0" * 32
+        dependencies = [{"path": "models"}, {"path": str(told), "hash": "md5", "md5": md5}]
+        write_text(Path("dvc.lock"), yaml.safe_dump({"schema": "2.0", "stages": {"tiny": {"deps": dependencies}}}))
+    with resume_folder("tiny", SETTINGS, []) as folder:
+        assert sorted(path.name for path in folder.iterdir()) == (
+            ["checkpoint.pt", "finished", "lock", "result"] if kept else ["lock"]
+        )
+
+
+def test_unfinished_work_goes_on_whatever_dvc_has() -> None:
+    told = Path("data/config/tiny.json")
+    write_json(told, {})
+    md5 = hashlib.md5(told.read_bytes()).hexdigest()
+    write_text(Path("dvc.lock"), yaml.safe_dump({"stages": {"tiny": {"deps": [{"path": str(told), "md5": md5}]}}}))
+    with pytest.raises(RuntimeError), resume_folder("tiny", SETTINGS, []) as folder:
+        (folder / "checkpoint.pt").touch()
+        raise RuntimeError
+    with resume_folder("tiny", SETTINGS, []):
+        assert (folder / "checkpoint.pt").exists()
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "flipped"])
+def test_damaged_checkpoint_is_moved_aside_and_said(damage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    path = Path("checkpoint.pt")
+    save_checkpoint(path, {"weights": torch.arange(1000.0)})
+    assert load_checkpoint(path) is not None
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes({"empty": b"", "cut": bytes(data[: len(data) // 2]), "flipped": bytes(data)}[damage])
+    assert load_checkpoint(path) is None
+    assert "checkpoint.pt is damaged, and moved to checkpoint.pt.damaged" in capsys.readouterr().out
+    assert not path.exists() and Path("checkpoint.pt.damaged").exists()
 
 
 def test_checkpoint_refuses_pickled_objects() -> None:

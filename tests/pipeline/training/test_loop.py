@@ -126,3 +126,17 @@ def test_bad_loss_names_epoch_images_and_checkpoint(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(TinyTask, "loss", poisoned)
     with pytest.raises(UserError, match=r"epoch 1, step \d.*learning rates.*image 3"):
         train(here())
+
+
+def test_weights_that_the_last_step_made_infinite_are_named(monkeypatch: pytest.MonkeyPatch, workspace: Path) -> None:
+    def poisoned(self: TinyTask, epoch: int, step: int, steps: int) -> None:
+        if (epoch, step) == (1, steps - 1):
+            self.network.state_dict()["head.bias"][0] = float("inf")
+
+    monkeypatch.setattr(TinyTask, "after_step", poisoned)
+    with pytest.raises(
+        UserError, match=r"the weights head\.bias are not finite after epoch 2 .* checkpoint, after epoch 1"
+    ):
+        train(here())
+    (checkpoint,) = workspace.rglob("checkpoint.pt")
+    assert all(torch.isfinite(value).all() for value in torch.load(checkpoint, weights_only=True)["network"].values())
