@@ -136,7 +136,26 @@ def _notes(manifest: Manifest) -> list[str]:
         untagged = sum(not record.tags for record in records)
         if untagged:
             notes.append(f"{untagged} of {len(records)} {split} images show none of the classes")
-    return notes
+    return notes + _copies(manifest)
+
+
+def _copies(manifest: Manifest) -> list[str]:
+    """Photographs that are there twice, byte for byte: in both splits, or with other tags."""
+    same: dict[str, list[Record]] = {}
+    for record in manifest.records:
+        same.setdefault(record.sha256, []).append(record)
+    groups = [records for records in same.values() if len(records) > 1]
+    kinds = {
+        "are in train and in val, so that val tells nothing of them": [
+            group for group in groups if len({record.split for record in group}) > 1
+        ],
+        "have other tags elsewhere": [group for group in groups if len({record.tags for record in group}) > 1],
+    }
+    return [
+        f"{len(found)} photographs {what}, under other names: {found[0][0].image} is {found[0][1].image}"
+        for what, found in kinds.items()
+        if found
+    ]
 
 
 if __name__ == "__main__":

@@ -131,6 +131,11 @@ class Params(Knobs):
     @model_validator(mode="after")
     def _attention_where_needed(self) -> Params:
         needy = [text for text in self.cams.rules if self.cams.reads_attention(text)]
+        if needy and self.training is not None and self.training.classifier != "attention":
+            raise ValueError(
+                f"cams.rules = {', '.join(needy)} read attention, but the network that localizer.network = "
+                f"{self.localizer.network} trains has none; set cams.rules to [none]"
+            )
         if needy and self.classifier.network not in ATTENTION:
             raise ValueError(
                 f"cams.rules = {', '.join(needy)} read attention, but classifier.network = {self.classifier.network} "

@@ -200,7 +200,7 @@ def rule_maps(
     moved: list[Tensor] = []
     for number, maps in enumerate(source):
         own = maps[present[number % len(classes)]].float()
-        if len(own) and rule.needs:
+        if len(own):
             observation = observed.observation(number, blocks)
             own = propagate(rule, own.flatten(1), observation, grid, knobs).unflatten(1, grid)
         if activations.background is not None:

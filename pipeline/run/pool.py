@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from pipeline.run.stage import die_with_parent
+from pipeline.run.parent import die_with_parent
 
 R = TypeVar("R")
 CHUNK = 4

@@ -41,7 +41,7 @@ def fingerprint(config: Told, inputs: Sequence[Path]) -> str:
 
 @contextmanager
 def resume_folder(stage: str, config: Told, inputs: Sequence[Path]) -> Iterator[Path]:
-    """The folder for this stage's unfinished work, locked against a second run of the same work.
+    """The folder for this stage's unfinished work; a second run of the stage, which has the same outputs, is refused.
 
     Work of other fingerprints that ended well is removed; unfinished work of others is kept for their next run. Work of
     this fingerprint that ended well and that DVC has taken is removed as well.
@@ -51,17 +51,16 @@ def resume_folder(stage: str, config: Told, inputs: Sequence[Path]) -> Iterator[
     """
     folder = ROOT / stage / fingerprint(config, inputs)
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
+    with (folder.parent / "lock").open("w") as lock:
         if rank() == 0:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise UserError(f"{stage} is already running on the same inputs (lock {folder / 'lock'})") from error
+            try:  # a lock of the process alone: children that live on after a kill do not hold it
+                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise UserError(f"{stage} is already running in this folder (lock {folder.parent / 'lock'})") from error
             for other in folder.parent.iterdir():
-                if other != folder and (other / "finished").exists():
+                if (other / "finished").exists() and (other != folder or taken(stage)):
                     shutil.rmtree(other)
-            if (folder / "finished").exists() and taken(stage):
-                _empty(folder)
+            folder.mkdir(exist_ok=True)
         barrier()
         yield folder
         barrier()
@@ -77,15 +76,6 @@ def taken(stage: str) -> bool:
     entry = yaml.load(LOCK_FILE.read_text(encoding="utf-8"), Loader=CSafeLoader).get("stages", {}).get(stage, {})
     known = {dependency["path"]: dependency.get("md5") for dependency in entry.get("deps", [])}
     return told.exists() and known.get(str(told)) == hashlib.md5(told.read_bytes(), usedforsecurity=False).hexdigest()
-
-
-def _empty(folder: Path) -> None:
-    """Remove all but the lock, which this process holds."""
-    for path in folder.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif path.name != "lock":
-            path.unlink()
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:

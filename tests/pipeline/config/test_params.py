@@ -21,6 +21,10 @@ from tests.support.knobs import shipped
         ({"cams__rules": ["expansion"]}, "cams.rules = expansion needs localizer.network = esol"),
         ({"cams__rules": ["aux"]}, "cams.rules = aux needs localizer.network = toco or dual_branch"),
         ({"cams__rules": ["transcam"]}, "read attention, but classifier.network = efficientnet_lite0 has none"),
+        (
+            {"method": "amn", "classifier__network": "efficientnet_lite0_hybrid", "cams__rules": ["transcam"]},
+            "cams.rules = transcam read attention, but the network that localizer.network = amn trains has none",
+        ),
         ({"refine__rule": "irn_walk"}, "refine.rule = irn_walk needs affinity.network = irn, but it is none"),
         ({"method": "toco", "masks__source": "truth"}, "masks.source = truth needs a segmenter that learns from masks"),
         (

@@ -209,3 +209,14 @@ def test_empty_splits_are_refused() -> None:
     assert "none of the 1 images is in the split" in message and "data.folder.val_share = 0.5" in message
     table("a.jpg,cat,train", header=SPLIT_HEADER)
     assert "none of the 1 images is in the split val" in refusal(folder())
+
+
+def test_copies_of_a_photograph_are_said() -> None:
+    for name, colour in (("a.png", "red"), ("b.png", "red"), ("c.png", "blue"), ("d.png", "blue"), ("e.png", "green")):
+        photo(name, colour=colour)
+    table(
+        "a.png,cat,train", "b.png,cat,val", "c.png,cat,train", "d.png,dog,train", "e.png,dog,val", header=SPLIT_HEADER
+    )
+    prepare(folder())
+    assert "1 photographs are in train and in val, so that val tells nothing of them, under other names" in notes()
+    assert "1 photographs have other tags elsewhere, under other names: c.png is d.png" in notes()
