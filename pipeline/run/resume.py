@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 import yaml
-from yaml import CSafeLoader
 
 from pipeline.run.errors import UserError
 from pipeline.run.files import sha256, write_atomic, write_text
@@ -73,7 +72,7 @@ def taken(stage: str) -> bool:
     if not LOCK_FILE.exists():
         return False
     told = CONFIG / f"{stage}.json"
-    entry = yaml.load(LOCK_FILE.read_text(encoding="utf-8"), Loader=CSafeLoader).get("stages", {}).get(stage, {})
+    entry = yaml.safe_load(LOCK_FILE.read_text(encoding="utf-8")).get("stages", {}).get(stage, {})
     known = {dependency["path"]: dependency.get("md5") for dependency in entry.get("deps", [])}
     return told.exists() and known.get(str(told)) == hashlib.md5(told.read_bytes(), usedforsecurity=False).hexdigest()
 
