@@ -56,5 +56,5 @@ def read_mask(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
         raise UserError(f"{path}: mask not found") from error
     except UnidentifiedImageError as error:
         raise UserError(f"{path}: no PNG; a mask is an indexed or 8-bit grey PNG, since JPEG changes labels") from error
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{path}: mask cannot be read ({error})") from error
