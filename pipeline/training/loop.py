@@ -166,7 +166,7 @@ def _epoch(
     epoch, epochs = position
     sums: dict[str, Tensor] = {}
     for step in tqdm(range(steps), desc=f"epoch {epoch + 1}", leave=False, disable=True if rank() else None):
-        batch = _to_device(next(loader), machine.device)
+        batch = _to_device(_next(loader, machine.workers), machine.device)
         for optimiser in state.optimisers:
             _set_rates(optimiser, epoch * steps + step, epochs * steps)
         with machine.autocast():
@@ -223,6 +223,23 @@ def _loader(dataset: Samples, settings: Optimisation, seed: int, first_epoch: in
     ]
     views = _SeededViews(dataset, seed)
     return iter(DataLoader(views, batch_sampler=batches, num_workers=workers // world_size()))
+
+
+def _next(loader: Iterator[Batch], workers: int) -> Batch:
+    """The next batch.
+
+    Raises:
+        UserError: a process that loads images was killed.
+    """
+    try:
+        return next(loader)
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise UserError(
+            "a process that loads images was killed, most often since memory ran out or /dev/shm is small; lower the "
+            f"knob workers (now {workers})"
+        ) from error
 
 
 def _to_device(batch: Batch, device: torch.device) -> Batch:
