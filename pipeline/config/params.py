@@ -97,6 +97,16 @@ class Params(Knobs):
         return self
 
     @model_validator(mode="after")
+    def _segmenter_sees_several_photographs(self) -> Params:
+        batch = self.segmenter.optimisation.batch
+        if self.segmenter.network in SEGMENTERS and batch // self.processes < 2:
+            raise ValueError(
+                f"segmenter.optimisation.batch = {batch} over processes = {self.processes} leaves each fewer than two "
+                "photographs, which its batch normalisation needs; raise the batch or lower processes"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _true_masks_are_given(self) -> Params:
         if self.masks.source == "truth" and self.data.name == "folder" and self.data.folder.masks is None:
             raise ValueError(

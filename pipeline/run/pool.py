@@ -16,8 +16,8 @@ from pipeline.run.parent import die_with_parent
 
 R = TypeVar("R")
 KILLED = (
-    "a process that worked on this was killed, most often since memory ran out; lower the knob workers (now {workers}), "
-    "or masks.max_side where it is the CRF"
+    "a process that worked on this was killed, most often since memory ran out; lower the knob workers (now {workers}) "
+    "or, where it is the CRF, masks.max_side"
 )
 CHUNK = 4
 """So many items are handed to a process at once."""

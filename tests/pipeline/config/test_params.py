@@ -31,6 +31,8 @@ from tests.support.knobs import shipped
             {"method": "supervised", "data__name": "folder", "data__root": "photos"},
             "masks.source = truth learns from ground-truth masks, but data.folder.masks = none",
         ),
+        ({"segmenter__optimisation__batch": 1}, "segmenter.optimisation.batch = 1 over processes = 1 leaves each"),
+        ({"processes": 8}, "segmenter.optimisation.batch = 8 over processes = 8 leaves each fewer than two"),
         ({"classifier__network": "none"}, "classifier.network = none needs a localizer.network that trains"),
         ({"segmenter__network": "localizer"}, "segmenter.network = localizer needs a localizer.network that trains"),
         (
