@@ -23,7 +23,7 @@ from typing import Any
 from pipeline.run.errors import UserError
 from pipeline.run.files import write_text
 from pipeline.run.stage import run_stage
-from tools.kept import Run, drawing_of, place_of, setting, study_runs
+from tools.kept import Run, drawing_of, learned_from_masks, place_of, setting, study_runs
 from tools.pairs import BASELINE, pairs_table
 
 COLUMNS = {
@@ -38,7 +38,7 @@ COLUMNS = {
     "masks recall": ("masks", "recall"),
     "val mIoU": ("segmenter", "miou"),
 }
-CEILING, CEILING_METHOD = "of the ceiling", "supervised"
+CEILING = "of the ceiling"
 RULE_COLUMNS = {
     "mIoU": ("miou",),
     "FPR": ("fpr",),
@@ -68,7 +68,10 @@ TOKEN_COLUMNS = {
 }
 EPOCH_COLUMNS = ("first epoch", "best epoch", "last epoch", "last - best", "number of the best")
 AS_NUMBER = ("at threshold", "number of the best", "token similarity")  # the others are percentages
-SHARED = ("prepare_data", "evaluate")  # stages that run the same code for every method
+SHARED = ("prepare_data", "choose_background", "evaluate")
+"""Stages that run the same code for every method."""
+OWN_TO_A_RUN = ("seed", "drawing", "bg_thresh_used")
+"""What the protocols of runs of one row may differ in."""
 
 Place = tuple[str, int]
 Row = dict[str, float | None]
@@ -98,9 +101,11 @@ def tables(study: Path, mixed: bool = False, baseline: str = BASELINE) -> dict[s
         baseline: the method that all others are paired with.
 
     Raises:
-        UserError: there are no runs in the folder, or they are of different code and `mixed` is not given.
+        UserError: there are no runs in the folder, runs of one row have other knobs, or they are of different code and
+            `mixed` is not given.
     """
     runs = study_runs(study)
+    check_knobs(runs)
     kinds: dict[str, tuple[Callable[[Run], Any], Callable[[Sequence[Run]], str]]] = {
         "study": (lambda run: run.get("seeds"), study_table),
         "rules": (rules_of, rules_table),
@@ -149,8 +154,7 @@ def code_of(run: Run) -> set[tuple[str, str]]:
 def code_differences(runs: Sequence[Run]) -> list[str]:
     """What the code of some runs differs in, and in how many versions; empty where it is the same.
 
-    Runs of one method are compared by the stages that they have in common. A stage runs other modules for another
-    method, so runs of different methods are compared by the `SHARED` stages alone.
+    Runs are compared by the stages that run the same modules for both, see `code_group`.
     """
     found: list[str] = []
     if unrecorded := sum(not code_of(run) for run in runs):
@@ -158,10 +162,38 @@ def code_differences(runs: Sequence[Run]) -> list[str]:
     versions: dict[tuple[str, str], set[str]] = {}
     for run in runs:
         for stage, digest in code_of(run):
-            group = "all methods" if stage.startswith(SHARED) else setting(run)[0]
-            versions.setdefault((group, stage), set()).add(digest)
+            versions.setdefault((code_group(run, stage), stage), set()).add(digest)
     differing = {key: len(digests) for key, digests in sorted(versions.items()) if len(digests) > 1}
     return found + [f"{group}: {count} versions of {stage}" for (group, stage), count in differing.items()]
+
+
+def code_group(run: Run, stage: str) -> str:
+    """Which runs a stage runs the same modules for, in words."""
+    method = setting(run)[0]
+    if stage.startswith(SHARED):
+        return "all methods"
+    if stage == "make_masks":
+        return "true masks" if learned_from_masks(run) else "pseudo masks"
+    network = run.get("segmenter", {}).get("protocol", {}).get("network", "localizer")
+    return f"segmenter {network}" if stage in ("train_segmenter", "predict") and network != "localizer" else method
+
+
+def check_knobs(runs: Sequence[Run]) -> None:
+    """Refuse runs of one row whose protocols differ in more than seed and drawing: they are no repetitions.
+
+    Raises:
+        UserError: naming the row and what differs.
+    """
+    first: dict[tuple[str, tuple[str, str]], dict[str, Any]] = {}
+    for run in runs:
+        for artefact, scores in run.items():
+            stated = {key: fact for key, fact in scores.get("protocol", {}).items() if key not in OWN_TO_A_RUN}
+            other = first.setdefault((artefact, setting(run)), stated)
+            if different := sorted(key for key in {*stated, *other} if stated.get(key) != other.get(key)):
+                raise UserError(
+                    f"runs of {', '.join(setting(run))} differ in {', '.join(different)} of {artefact}, so they are no "
+                    "repetitions; keep runs of other knobs in another study"
+                )
 
 
 # ------------------------------------------------------------------------------------------------------------ tables
@@ -182,7 +214,7 @@ def of_ceiling(run: Run, runs: Sequence[Run]) -> float | None:
 
 def is_ceiling(run: Run, drawing: str) -> bool:
     """Whether a run learned from true masks, on some drawing."""
-    return setting(run)[0] == CEILING_METHOD and drawing_of(run) == drawing
+    return learned_from_masks(run) and drawing_of(run) == drawing
 
 
 def tokens_table(runs: Sequence[Run]) -> str:

@@ -14,6 +14,7 @@ from pipeline.scoring.artefacts import ARTEFACTS
 from pipeline.scoring.records import joined
 
 Run = dict[str, Any]
+CEILING_METHOD = "supervised"
 KEPT_COUNTS = "counts"
 """The folder of a run that holds the counts of its photographs."""
 
@@ -42,9 +43,20 @@ def read_run(folder: Path) -> Run:
 
 
 def setting(run: Run) -> tuple[str, str]:
-    """What a run's row is named by: method and background threshold."""
+    """What a run's row is named by: method and background threshold.
+
+    A method that was given other masks to learn than its own says so in its name.
+    """
     protocol = protocol_of(run)
-    return protocol["method"], str(protocol["bg_thresh"])
+    method, learned = str(protocol["method"]), learned_from_masks(run)
+    if "masks" in run and learned != (method == CEILING_METHOD):
+        method += ", true masks" if learned else ", pseudo masks"
+    return method, str(protocol["bg_thresh"])
+
+
+def learned_from_masks(run: Run) -> bool:
+    """Whether the segmentation network of a run learned from ground-truth masks."""
+    return "full supervision" in run.get("masks", {}).get("protocol", {}).get("pixel_labels", "")
 
 
 def seed_of(run: Run) -> int:

@@ -30,6 +30,7 @@ SCORED = {"masks": "masks mIoU", "segmenter": "val mIoU"}
 
 Setting = tuple[str, str]
 Place = tuple[str, int]
+Truth = dict[str, dict[int, int]]
 
 
 class Difference(NamedTuple):
@@ -78,17 +79,17 @@ def study_counts(study: Path, artefact: str) -> dict[Setting, dict[Place, Counts
         UserError: runs on the same drawing counted different photographs.
     """
     found: dict[Setting, dict[Place, Counts]] = {}
-    first: dict[str, tuple[Path, list[str]]] = {}
+    first: dict[str, tuple[Path, Truth]] = {}
     for folder in sorted(path for path in study.iterdir() if path.is_dir()):
         path = counts_path(folder / KEPT_COUNTS, artefact)
         if path.exists() and (counts := load_counts(path)).ids:
             run = read_run(folder)
             drawing, _ = place = place_of(run)
-            other, ids = first.setdefault(drawing, (path, counts.ids))
-            if sorted(ids) != sorted(counts.ids):
+            other, truth = first.setdefault(drawing, (path, true_pixels(counts)))
+            if truth != true_pixels(counts):
                 raise UserError(
-                    f"{path} counts other photographs than {other}, so they cannot be paired; keep runs on other data "
-                    "(data.limit, data.tune, data.validate_on) in another study"
+                    f"{path} counts other photographs than {other}, or the same ones with another truth, so they "
+                    "cannot be paired; keep runs on other data (data.limit, data.tune, data.classes, ...) in another study"
                 )
             runs = found.setdefault(setting(run), {})
             if place in runs:
@@ -97,6 +98,15 @@ def study_counts(study: Path, artefact: str) -> dict[Setting, dict[Place, Counts
                     "a table cannot tell them apart; keep runs with other knobs in another study"
                 )
             runs[place] = counts
+    return found
+
+
+def true_pixels(counts: Counts) -> Truth:
+    """How many pixels of each true label each photograph has."""
+    found: Truth = {name: {} for name in counts.ids}
+    for photograph, true, _, pixels in counts.table().tolist():
+        labels = found[counts.ids[photograph]]
+        labels[true] = labels.get(true, 0) + pixels
     return found
 
 

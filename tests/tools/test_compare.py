@@ -15,6 +15,7 @@ from pipeline.run.files import write_json
 from pipeline.scoring.records import INSIDE, NUMBERS, write_scores
 from tests.support import ROOT
 from tools.compare import earlier_table, epochs_table, main, rules_table, study_runs, study_table, tables, with_table
+from tools.kept import learned_from_masks, setting
 
 STUDIES = [path for path in sorted((ROOT / "metrics/studies").glob("*")) if path.is_dir()]
 PAGE = ROOT / "docs/results.md"
@@ -52,7 +53,29 @@ def test_table_by_hand(tmp_path: Path) -> None:
 
 def scored(method: str, seed: int, drawing: int, val: float) -> dict[str, Any]:
     protocol = {"method": method, "bg_thresh": 0.2, "seed": seed, "drawing": drawing}
-    return {"seeds": {"protocol": protocol, "miou": 0.5}, "segmenter": {"miou": val}}
+    masks = {"protocol": {"pixel_labels": "full supervision" if method == "supervised" else "none"}}
+    return {"seeds": {"protocol": protocol, "miou": 0.5}, "masks": masks, "segmenter": {"miou": val}}
+
+
+def test_what_a_network_learned_from_is_in_the_name_of_its_row(tmp_path: Path) -> None:
+    for method, labels in (("irn", "full supervision: x"), ("supervised", "none"), ("supervised", "full supervision")):
+        run = scored(method, 0, 0, 0.5)
+        run["masks"]["protocol"]["pixel_labels"] = labels
+        learned = labels != "none"
+        words = "" if learned == (method == "supervised") else ", true masks" if learned else ", pseudo masks"
+        assert setting(run)[0] == method + words and learned_from_masks(run) == learned
+
+
+def test_runs_of_other_knobs_are_no_repetitions(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        write_run(tmp_path, "cam", seed, 0.5)
+    assert "2 x 1" in tables(tmp_path)[f"study: {tmp_path.name}"]
+    path = tmp_path / "cam-1/details/seeds.json"
+    details = json.loads(path.read_text())
+    details["protocol"] |= {"cam_long_side": 99, "bg_thresh_used": 0.7}
+    path.write_text(json.dumps(details))
+    with pytest.raises(UserError, match=r"runs of cam, 0\.2 differ in cam_long_side of seeds, so they are no"):
+        tables(tmp_path)
 
 
 def test_tokens_of_one_stage_methods_have_a_table_of_their_own(tmp_path: Path) -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
+from math import inf
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.scoring.counts import Counts
-from tools.compare import CEILING_METHOD, value
+from tools.compare import value
 from tools.instrument.bar import Bar, Measured
-from tools.kept import Run, drawing_of, place_of, read_run, setting
+from tools.kept import CEILING_METHOD, Run, drawing_of, learned_from_masks, place_of, read_run, setting
 from tools.pairs import RESAMPLES, Place, Setting, drawn_weights, matrix, miou, study_counts
 
 PLAIN = "cam"
@@ -38,94 +39,109 @@ def wanted(drawing: str, drawings: Sequence[int]) -> bool:
 
 
 def run_bars(study: Path, drawings: Sequence[int]) -> list[Bar]:
-    """All bars that are read from the runs of a study."""
+    """All bars that are read from the runs of a study; each needs its runs on every drawing."""
     runs = kept_runs(study, drawings)
-    weak = [run for run in runs if setting(run)[0] != CEILING_METHOD]
+    places = [str(drawing) for drawing in drawings] or sorted({drawing_of(run) for run in runs})
+    weak = [run for run in runs if not learned_from_masks(run)]
     return [
-        supervised_bar(runs),
-        *plain_bars(runs),
-        crf_bar(weak),
-        interval_bar(study, drawings),
-        threshold_bar(weak),
-        *coverage_bars(weak),
+        supervised_bar(runs, places),
+        *plain_bars(runs, places),
+        crf_bar(weak, places),
+        interval_bar(study, places),
+        threshold_bar(weak, places),
+        *coverage_bars(weak, places),
     ]
 
 
-def supervised_bar(runs: Sequence[Run]) -> Bar:
+def lacking(runs: Sequence[Run], methods: Sequence[str], places: Sequence[str]) -> list[str]:
+    """Those of some methods that have no run on one of the drawings; all where there is no drawing."""
+    there = {(setting(run)[0], drawing_of(run)) for run in runs}
+    return [method for method in methods if not places or any((method, place) not in there for place in places)]
+
+
+def supervised_bar(runs: Sequence[Run], places: Sequence[str]) -> Bar:
     """The segmenter can learn the scenes."""
-    found = measured(of(runs, CEILING_METHOD), points("segmenter", "miou"))
-    return Bar("2 full supervision, val mIoU", least=75, measured=found, missing=() if found else (CEILING_METHOD,))
+    full = [run for run in of(runs, CEILING_METHOD) if "segmenter" in run]
+    found = measured(full, points("segmenter", "miou"))
+    return Bar(
+        "2 full supervision, val mIoU", least=75, measured=found, missing=lacking(full, [CEILING_METHOD], places)
+    )
 
 
-def plain_bars(runs: Sequence[Run]) -> list[Bar]:
+def plain_bars(runs: Sequence[Run], places: Sequence[str]) -> list[Bar]:
     """The classifier knows its classes, and its maps leave room above them."""
     oracle = measured(of(runs, PLAIN), points("seeds", "oracle", "miou"))
     tags = measured(of(runs, PLAIN), points("classifier", "map"))
+    missing = lacking(of(runs, PLAIN), [PLAIN], places)
     return [
-        Bar("3 plain CAM at its oracle threshold, mIoU", 40, 55, oracle, () if oracle else (PLAIN,)),
-        Bar("3 tag mAP of its classifier", least=93, measured=tags, missing=() if tags else (PLAIN,)),
+        Bar("3 plain CAM at its oracle threshold, mIoU", 40, 55, oracle, missing),
+        Bar("3 tag mAP of its classifier", least=93, measured=tags, missing=missing),
     ]
 
 
-def crf_bar(weak: Sequence[Run]) -> Bar:
+def crf_bar(weak: Sequence[Run], places: Sequence[str]) -> Bar:
     """The CRF is of some use to every method, and does not make the masks by itself."""
     with_crf = [run for run in weak if run.get("masks", {}).get("protocol", {}).get("crf", "none") != "none"]
     found = measured(with_crf, less(points("masks", "miou"), points("refined", "miou")))
-    return Bar("4 masks less refined maps: the CRF", 1, 8, found, () if found else RULED)
+    return Bar("4 masks less refined maps: the CRF", 1, 8, found, lacking(with_crf, RULED, places))
 
 
-def interval_bar(study: Path, drawings: Sequence[int]) -> Bar:
-    """A difference of 2 points can be seen."""
+def interval_bar(study: Path, places: Sequence[str]) -> Bar:
+    """A difference of 2 points between methods can be seen; the ceiling is none, and stands far off."""
     counts = study_counts(study, "segmenter") if study.is_dir() else {}
     chosen = {
-        name: {place: one for place, one in runs.items() if wanted(place[0], drawings)} for name, runs in counts.items()
+        name: {place: one for place, one in runs.items() if place[0] in places}
+        for name, runs in counts.items()
+        if name[0] != CEILING_METHOD
     }
-    found = half_widths(chosen)
-    missing = () if found else (PLAIN, CEILING_METHOD)
-    return Bar("5 half-width of paired 95 % intervals, val mIoU", most=2, measured=found, missing=missing)
+    there = [
+        {name[0] for name, runs in chosen.items() if drawing in {place[0] for place in runs}} for drawing in places
+    ]
+    pairable = bool(there) and all(len(methods) > 1 for methods in there)
+    missing = () if pairable else RULED[:2]
+    return Bar("5 half-width of paired 95 % intervals, val mIoU", most=2, measured=half_widths(chosen), missing=missing)
 
 
-def threshold_bar(weak: Sequence[Run]) -> Bar:
+def threshold_bar(weak: Sequence[Run], places: Sequence[str]) -> Bar:
     """Rules that read no mask find a threshold near the best one. A fixed number is no such rule."""
     ruled = [run for run in weak if setting(run)[0] in RULED and not is_number(setting(run)[1])]
     found = measured(ruled, less(points("refined", "oracle", "miou"), points("refined", "miou")))
-    there = {setting(run)[0] for run in ruled if "refined" in run}
-    missing = [method for method in RULED if method not in there]
+    missing = lacking([run for run in ruled if "refined" in run], RULED, places)
     return Bar(
         "6 refined maps below their oracle threshold (chosen with masks)", most=3, measured=found, missing=missing
     )
 
 
-def coverage_bars(weak: Sequence[Run]) -> list[Bar]:
+def coverage_bars(weak: Sequence[Run], places: Sequence[str]) -> list[Bar]:
     """Masks of methods are not told apart by how much they cover; for information, by the best of their maps.
 
     Better maps also spill less, so the first correlation has two causes. The second one holds the maps' oracle fixed:
     what is left of the first is what thresholds add.
     """
     masks, oracle = points("masks", "miou"), points("refined", "oracle", "miou")
-    no_end = float("inf")
-    return [
-        correlation_bar("7 correlation over methods: masks mIoU, coverage error", weak, (masks, coverage_error), 0.6),
-        correlation_bar(
-            "  the same, given the oracle mIoU of refined maps", weak, (masks, coverage_error, oracle), no_end
-        ),
-        correlation_bar("  masks mIoU, oracle mIoU of refined maps", weak, (masks, oracle), no_end),
-    ]
+    wanted = {
+        "7 correlation over methods: masks mIoU, coverage error": ((masks, coverage_error), 0.6),
+        "  the same, given the oracle mIoU of refined maps": ((masks, coverage_error, oracle), inf),
+        "  masks mIoU, oracle mIoU of refined maps": ((masks, oracle), inf),
+    }
+    return [correlation_bar(name, weak, numbers, most, places) for name, (numbers, most) in wanted.items()]
 
 
-def correlation_bar(name: str, runs: Sequence[Run], wanted: Sequence[Number], most: float) -> Bar:
+def correlation_bar(
+    name: str, runs: Sequence[Run], wanted: Sequence[Number], most: float, places: Sequence[str]
+) -> Bar:
     """The correlation of two numbers (see `correlation`) over methods, each the mean of its runs."""
-    groups: dict[tuple[str, str], list[list[float]]] = {}
-    for run in runs:
+    groups: dict[str, list[list[float]]] = {}
+    with_numbers = [run for run in runs if all(number(run) is not None for number in wanted)]
+    for run in with_numbers:
         known = [value for number in wanted if (value := number(run)) is not None]
-        if len(known) == len(wanted):
-            groups.setdefault(setting(run), []).append(known)
+        groups.setdefault(setting(run)[0], []).append(known)
     means = np.array([np.mean(rows, axis=0) for rows in groups.values()]).reshape(-1, len(wanted))
     found = correlation(*means.T) if len(means) >= len(ENOUGH) else None
-    there = {method for method, _ in groups}
-    lacking = [method for method in ENOUGH if method not in there][: max(0, len(ENOUGH) - len(means))]
+    more = [method for method in ENOUGH if method not in groups][: max(0, len(ENOUGH) - len(means))]
+    missing = [method for method in (*groups, *more) if method in more or lacking(with_numbers, [method], places)]
     measured = [] if found is None else [Measured(f"{len(means)} methods", found)]
-    return Bar(name, -most, most, measured, lacking, "not enough runs", digits=2)
+    return Bar(name, -most, most, measured, missing, "not enough runs", digits=2)
 
 
 def correlation(one: Values, other: Values, given: Values | None = None) -> float | None:
@@ -153,7 +169,7 @@ def half_widths(counts: Mapping[Setting, Mapping[Place, Counts]]) -> list[Measur
     found: list[Measured] = []
     for place in sorted({place for runs in counts.values() for place in runs}):
         drawn = {name: resampled(runs[place]) for name, runs in sorted(counts.items()) if place in runs}
-        for one, other in combinations(drawn, 2):
+        for one, other in (pair for pair in combinations(drawn, 2) if pair[0][0] != pair[1][0]):
             low, high = np.quantile(drawn[one] - drawn[other], (0.025, 0.975))
             found.append(Measured(f"{one[0]} and {other[0]}, {where(place)}", 100 * float(high - low) / 2))
     return found
