@@ -89,7 +89,7 @@ def study_counts(study: Path, artefact: str) -> dict[Setting, dict[Place, Counts
             if truth != true_pixels(counts):
                 raise UserError(
                     f"{path} counts other photographs than {other}, or the same ones with another truth, so they "
-                    "cannot be paired; keep runs on other data (data.limit, data.tune, data.classes, ...) in another study"
+                    "cannot be paired; keep runs on other data (data.limit, data.classes, ...) in another study"
                 )
             runs = found.setdefault(setting(run), {})
             if place in runs:
