@@ -81,5 +81,5 @@ def test_maps_of_zeros_and_ones_alone_are_parted(rule: str) -> None:
     strongest = np.zeros((20, 30), np.float32)
     strongest[5:15, 10:20] = 1
     image = np.repeat((200 * strongest).astype(np.uint8)[..., None], 3, axis=2)
-    merit = otsu(histogram(strongest)) if rule == "otsu" else colours(strongest, image)
+    merit = otsu(counted(strongest)) if rule == "otsu" else colours(strongest, image)
     assert highest(merit) == pytest.approx(0.5, abs=0.01)
