@@ -96,7 +96,7 @@ def evaluate(
         "code": config.code,
     }
     if not tally.scored:
-        print(without_scores(len(tuning.scored)))
+        print(f"{artefact}: {without_scores(len(tuning.scored))}")
         save_per_class(plots, coverage.per_class(), f"{artefact}: share of tags that the mask shows", "share")
         return scores
     scores |= summary_with_tune(tally, tuning)
@@ -113,7 +113,7 @@ def evaluate(
 def without_scores(set_apart: int) -> str:
     """Why nothing is scored, given how many photographs with a mask are set apart to choose on."""
     if not set_apart:
-        return "no masks were given: reporting coverage only"
+        return "no photograph of its split has a mask: reporting coverage only"
     return (
         f"all {set_apart} photographs with a mask are among those that data.tune sets apart to choose on: reporting "
         "coverage only; data.tune = 0 scores them"

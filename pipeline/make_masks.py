@@ -1,20 +1,20 @@
 """Stage make_masks: from maps to pseudo masks: background threshold, dense CRF, ignored region, palette PNG.
 
-For full supervision (`masks.source = truth`) the ground-truth masks take their place.
+For full supervision (`masks.source = truth`) the ground-truth masks take their place. A mask that is made is never made
+again after a kill.
 """
 
 from __future__ import annotations
 
+import shutil
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 
-import numpy as np
-
 from models.labels import IGNORE
 from pipeline.config.masks import BackgroundThreshold, MaskRules
-from pipeline.data.manifest import Manifest, Record, load_manifest
-from pipeline.data.masks import write_mask
+from pipeline.data.manifest import PREPARED, Manifest, Record, load_manifest
+from pipeline.data.masks import read_mask, write_mask
 from pipeline.maps.background import Threshold, confident_channels
 from pipeline.maps.background_found import threshold_of
 from pipeline.maps.labellings import labels_at
@@ -44,17 +44,30 @@ def main(runtime: Runtime) -> None:
 
 
 def write_pseudo_masks(manifest: Manifest, config: MakeMasksConfig, runtime: Runtime, output: Path) -> None:
-    """Write the pseudo mask of every photograph, in a pool of processes."""
+    """Make the pseudo masks that are not there yet, in a pool of processes, then put all of them into place."""
+    from pipeline.run.resume import resume_folder  # PyTorch is not needed for true masks
+
     config = config.model_copy(update={"bg_thresh": threshold_of(config.bg_thresh, INPUT)})
-    job = partial(make_mask, config=config, root=runtime.folder, output=output)
-    used = set().union(*map_photographs(job, INPUT, manifest.records, "masks", runtime.workers))
-    if not used - {0, IGNORE}:
+    with resume_folder("make_masks", config, [INPUT, PREPARED / "manifest.csv", PREPARED / "classes.json"]) as folder:
+        paths = {record.id: folder / "masks" / f"{record.id}.png" for record in manifest.records}
+        missing = [record for record in manifest.records if not paths[record.id].exists()]
+        job = partial(make_mask, config=config, root=runtime.folder, output=folder / "masks")
+        map_photographs(job, INPUT, missing, "masks", runtime.workers)
+        for path in paths.values():
+            shutil.copyfile(path, output / path.name)
+    if not any(shows_a_class(output / f"{record.id}.png", record) for record in manifest.records):
         knob = "masks.confidence_pair" if config.confidence_pair else "bg_thresh"
         print(f"WARNING: every mask is background only; lower {knob} ({config.confidence_pair or config.bg_thresh})")
 
 
-def make_mask(shard: Path, record: Record, config: MakeMasksConfig, root: Path, output: Path) -> set[int]:
-    """Write the mask of one photograph; gives the labels that occur in it.
+def shows_a_class(path: Path, record: Record) -> bool:
+    """Whether a mask has a pixel of a class."""
+    labels = read_mask(path, record.size)
+    return bool(((labels > 0) & (labels != IGNORE)).any())
+
+
+def make_mask(shard: Path, record: Record, config: MakeMasksConfig, root: Path, output: Path) -> None:
+    """Write the mask of one photograph.
 
     With a confidence pair (foreground, background threshold) a pixel is a class where the strict labelling says so,
     background where both do, and ignored elsewhere.
@@ -65,7 +78,6 @@ def make_mask(shard: Path, record: Record, config: MakeMasksConfig, root: Path, 
     found = labels_at(shard, record, thresholds, config, root)
     labels = found[0] if len(found) == 1 else confident_channels(*found)
     write_mask(output / f"{record.id}.png", labels)
-    return set(np.unique(labels).tolist())
 
 
 if __name__ == "__main__":

@@ -95,6 +95,8 @@ def predicted_labels(
         views.append(resized_view(image, size, (network.mean, network.std)).to(machine.device))
     with machine.autocast():
         probabilities = predict(network, views, record.size).float().cpu().numpy()
+    if not np.isfinite(probabilities).all():
+        raise UserError(f"{record.id}: the prediction is not finite; the network has diverged: lower its learning rate")
     kernels = kernels_for(config.crf, record.size, config.crf_reference)
     if kernels is None:
         return hard_channels(probabilities)

@@ -1,6 +1,7 @@
 """Stage prepare_data: any data source becomes one manifest, checked image by image.
 
-Nothing is written before everything is checked, and all problems are told at once. Masks are not opened here.
+Nothing is written before everything is checked, and all problems are told at once. Masks are checked as
+photographs are: only their hashes go on from here, so that changed masks are scored anew.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
+from pipeline.data.ground_truth import READERS, known_labels
 from pipeline.data.images import read_image
 from pipeline.data.manifest import PREPARED, Manifest, Record, save_ground_truth, save_manifest
 from pipeline.data.sources.source import SPLITS, PrepareDataConfig, Source, data_root
@@ -36,7 +39,8 @@ def main(runtime: Runtime) -> None:
     source, root = _source(config, runtime.workers), data_root(config)
     records = split_records(source, config)
     checked, problems = check_images(root, records, config.max_megapixels, runtime.workers)
-    problems = [*source.problems, *problems, *_stray_masks(root, source)]
+    hashes, wrong = check_masks(root, source, checked, runtime.workers)
+    problems = [*source.problems, *problems, *wrong]
     problems = problems or _unusable(records, source.classes, config)
     if problems:
         raise UserError(f"data.name = {config.name}: the data cannot be used as they are:\n{listed(problems)}")
@@ -44,7 +48,7 @@ def main(runtime: Runtime) -> None:
     notes = [*source.notes, *_notes(manifest)]
     save_manifest(PREPARED, manifest)
     tune = set_apart(manifest.records, config.tune) if config.validate_on == "val" else []
-    save_ground_truth(PREPARED, source.masks, source.label_map, source.reader, tune)
+    save_ground_truth(PREPARED, source.masks, source.label_map, source.reader, tune, hashes)
     write_json(PREPARED / "notes.json", notes)
     (PREPARED / "scenes").mkdir(exist_ok=True)  # an output of the stage, also where photographs lie elsewhere
     parts = {"train": manifest.split("train"), config.validate_on: manifest.split("val")}
@@ -97,15 +101,35 @@ def _checked(root: Path, record: Record, max_megapixels: float) -> Record | str:
         return str(error)
 
 
-def _stray_masks(root: Path, source: Source) -> list[str]:
-    """Masks that lie outside the root, also through a symbolic link."""
-    problems = []
-    for mask in source.masks.values():
+def check_masks(root: Path, source: Source, records: list[Record], workers: int) -> tuple[dict[str, str], list[str]]:
+    """Read every mask once.
+
+    Args:
+        root: folder that the masks' paths are relative to.
+        source: names the masks, their reader and their labels.
+        records: photographs that are good, with their sizes.
+        workers: threads.
+
+    Returns:
+        SHA-256 of the files by path, and one line for each mask that cannot be used.
+    """
+    masked = [record for record in records if record.id in source.masks]
+    label_map = None if source.label_map is None else np.array(source.label_map, dtype=np.uint8)
+
+    def problem(record: Record) -> str | None:
         try:
-            inside(root, mask)
+            path = inside(root, source.masks[record.id])
+            known_labels(path, READERS[source.reader](path, record), label_map, len(source.classes))
         except UserError as error:
-            problems.append(str(error))
-    return problems
+            return str(error)
+        return None
+
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        bar = tqdm(pool.map(problem, masked), total=len(masked), desc="masks", unit="mask", disable=None)
+        problems = [found for found in bar if found is not None]
+        files = sorted({source.masks[record.id] for record in masked}) if not problems else []
+        hashes = dict(zip(files, pool.map(lambda file: sha256(root / file), files), strict=True))
+    return hashes, problems
 
 
 def _unusable(records: list[Record], classes: list[str], config: PrepareDataConfig) -> list[str]:
@@ -136,7 +160,26 @@ def _notes(manifest: Manifest) -> list[str]:
         untagged = sum(not record.tags for record in records)
         if untagged:
             notes.append(f"{untagged} of {len(records)} {split} images show none of the classes")
-    return notes
+    return notes + _copies(manifest)
+
+
+def _copies(manifest: Manifest) -> list[str]:
+    """Photographs that are there twice, byte for byte: in both splits, or with other tags."""
+    same: dict[str, list[Record]] = {}
+    for record in manifest.records:
+        same.setdefault(record.sha256, []).append(record)
+    groups = [records for records in same.values() if len(records) > 1]
+    kinds = {
+        "are in train and in val, so that val tells nothing of them": [
+            group for group in groups if len({record.split for record in group}) > 1
+        ],
+        "have other tags elsewhere": [group for group in groups if len({record.tags for record in group}) > 1],
+    }
+    return [
+        f"{len(found)} photographs {what}, under other names: {found[0][0].image} is {found[0][1].image}"
+        for what, found in kinds.items()
+        if found
+    ]
 
 
 if __name__ == "__main__":

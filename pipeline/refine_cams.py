@@ -31,6 +31,7 @@ from pipeline.maps.store import (
     read_shard,
     shard_path,
     shards_in,
+    whole,
     write_shard,
 )
 from pipeline.run.errors import UserError
@@ -90,7 +91,7 @@ def extend_refined(
     folder.mkdir(exist_ok=True)
     sources = shards_in(seeds)
     for number in range(rank(), len(sources), world_size()):
-        if not (path := shard_path(folder, number)).exists():
+        if not whole(path := shard_path(folder, number)):
             entries = {entry.id: entry for entry in read_shard(sources[number])}
             title = f"{config.rule}, shard {number + 1} of {len(sources)}"
             refined = refined_entries(network, photographs, entries, config, machine, title)

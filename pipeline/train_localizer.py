@@ -178,7 +178,8 @@ def save_result(task: LocalizerTask, history: History, folder: Path) -> None:
         save_network(output, *task.result())
         write_json(output / HISTORY, history)
         if (folder / "epochs").exists():
-            shutil.copytree(folder / "epochs", output / "epochs")
+            hidden = shutil.ignore_patterns(".*")  # what a killed run had not finished writing
+            shutil.copytree(folder / "epochs", output / "epochs", ignore=hidden)
 
 
 def draw_sampling(task: LocalizerTask, manifest: Manifest, long_side: int, machine: Machine, folder: Path) -> None:

@@ -23,7 +23,7 @@ from pipeline.data.masks import read_mask
 from pipeline.run.errors import UserError
 from pipeline.run.files import new_folder
 from pipeline.run.resume import resume_folder
-from pipeline.run.runtime import Machine, barrier, derived_seed, rank
+from pipeline.run.runtime import Machine, barrier, derived_seed, rank, world_size
 from pipeline.run.stage import run_distributed_stage
 from pipeline.run.told import Seeded, told
 from pipeline.scoring.charts import save_history
@@ -61,6 +61,7 @@ def main(machine: Machine) -> None:
 def train(manifest: Manifest, config: TrainSegmenterConfig, folder: Path, machine: Machine) -> History:
     """Train on the masks; the network goes into `<folder>/network`."""
     check_masks(manifest.split("train"))
+    check_batch(min(config.optimisation.batch, len(manifest.split("train").records)))
     description = {"network": config.network, "labels": len(manifest.classes) + 1}
     torch.manual_seed(derived_seed("segmenter", config.seed))
     network = build(description)
@@ -83,6 +84,20 @@ def take_localizer(folder: Path) -> History:
                 shutil.copyfile(LOCALIZER / name, output / name)
     barrier()
     return []
+
+
+def check_batch(size: int) -> None:
+    """Refuse batches that leave a process fewer than two photographs: batch normalisation needs more than one value.
+
+    Raises:
+        UserError: saying what to change.
+    """
+    if size // world_size() < 2:
+        raise UserError(
+            f"a batch of {size} photographs leaves each of {world_size()} processes fewer than two, which the batch "
+            "normalisation of segmentation networks needs; raise segmenter.optimisation.batch or the number of "
+            "training photographs, or lower processes"
+        )
 
 
 def check_masks(manifest: Manifest) -> None:

@@ -17,10 +17,11 @@ import yaml
 
 from pipeline import configure
 from pipeline.run.errors import UserError
+from pipeline.run.files import dvc_cache
 from pipeline.run.stage import run_stage
 from pipeline.run.told import CONFIG
 
-CACHE, LOCK = Path(".dvc/cache/files/md5"), Path("dvc.lock")
+FILES, LOCK = Path("files/md5"), Path("dvc.lock")
 Json = dict[str, Any]
 
 
@@ -92,7 +93,7 @@ def last_told(stage: str, path: str) -> Json | None:
     for dependency in recorded().get(stage, {}).get("deps", []):
         if dependency["path"] == path:
             digest: str = dependency["md5"]
-            cached = CACHE / digest[:2] / digest[2:]
+            cached = dvc_cache(Path.cwd()) / FILES / digest[:2] / digest[2:]
             told: Json | None = json.loads(cached.read_text(encoding="utf-8")) if cached.exists() else None
             return told
     return None

@@ -91,8 +91,13 @@ def run_experiment(name: str, knobs: Sequence[str], artefacts: Sequence[str]) ->
     An experiment of this name that a killed study has left is replaced: what it ran comes from the run cache.
 
     Raises:
-        UserError: the experiment failed.
+        UserError: the experiment failed, or params.yaml has changes that are in no commit.
     """
+    if git("status", "--porcelain", "--", "params.yaml"):
+        raise UserError(
+            "params.yaml has changes that are in no commit (`dvc exp run -S` leaves its values there), and a study "
+            "would run them; `git checkout params.yaml` takes them back, or commit them"
+        )
     name = experiment_name(name)
     print(f"== {name}: {' '.join(knobs)}", flush=True)
     head = git("rev-parse", "HEAD")

@@ -59,12 +59,15 @@ def read_params(path: Path = Path("params.yaml")) -> Any:
     """What YAML gives for params.yaml.
 
     Raises:
-        UserError: the file is missing or is not YAML.
+        UserError: the file is missing, or is not YAML in UTF-8.
     """
     try:
         return parsed(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path} not found; run from the root of the repository") from error
+    except UnicodeDecodeError as error:
+        line, byte = error.object.count(b"\n", 0, error.start) + 1, error.object[error.start]
+        raise UserError(f"{path}, line {line}: byte 0x{byte:02x} is not UTF-8; save the file as UTF-8") from error
     except YAMLError as error:
         raise UserError(f"{path} is not readable YAML: {error}") from error
 

@@ -97,6 +97,16 @@ class Params(Knobs):
         return self
 
     @model_validator(mode="after")
+    def _segmenter_sees_several_photographs(self) -> Params:
+        batch = self.segmenter.optimisation.batch
+        if self.segmenter.network in SEGMENTERS and batch // self.processes < 2:
+            raise ValueError(
+                f"segmenter.optimisation.batch = {batch} over processes = {self.processes} leaves each fewer than two "
+                "photographs, which its batch normalisation needs; raise the batch or lower processes"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _true_masks_are_given(self) -> Params:
         if self.masks.source == "truth" and self.data.name == "folder" and self.data.folder.masks is None:
             raise ValueError(
@@ -131,6 +141,11 @@ class Params(Knobs):
     @model_validator(mode="after")
     def _attention_where_needed(self) -> Params:
         needy = [text for text in self.cams.rules if self.cams.reads_attention(text)]
+        if needy and self.training is not None and self.training.classifier != "attention":
+            raise ValueError(
+                f"cams.rules = {', '.join(needy)} read attention, but the network that localizer.network = "
+                f"{self.localizer.network} trains has none; set cams.rules to [none]"
+            )
         if needy and self.classifier.network not in ATTENTION:
             raise ValueError(
                 f"cams.rules = {', '.join(needy)} read attention, but classifier.network = {self.classifier.network} "

@@ -18,7 +18,7 @@ def pixel_labels(params: Params, artefact: str) -> str:
     chosen = [constants if params.profile == "compact" else "none of the constants"]
     if params.profile == "compact" and artefact == "segmenter":
         chosen.append("rates of the segmenter: also training photographs of six animals, with their masks")
-    if params.masks.source == "truth" and artefact != "classifier":
+    if params.masks.source == "truth" and artefact in ("masks", "segmenter"):
         chosen.append("full supervision: the segmenter learns from the ground-truth masks of the training photographs")
     if artefact in WITH_MAPS:
         chosen.append("the number oracle: the masks that it is scored on")

@@ -1,4 +1,4 @@
-"""Ground-truth masks. Only `evaluate`, `report` and full supervision import this module; a test proves it."""
+"""Ground-truth masks: checked by `prepare_data`, read by `evaluate`, `report` and full supervision alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from models.labels import IGNORE
 from pipeline.data.manifest import PREPARED, Manifest, Record
 from pipeline.data.masks import read_mask
 from pipeline.run.errors import UserError
-from pipeline.run.files import inside, read_json
+from pipeline.run.files import inside, read_json, sha256
 
 Labels = NDArray[np.uint8]
 Reader = Callable[[Path, Record], Labels]
@@ -28,6 +28,27 @@ READERS: dict[str, Reader] = {"png": read_png}
 """How the mask (H, W) of a photograph is read from the file that holds it, in the labels of that file."""
 
 
+def known_labels(path: Path, labels: Labels, label_map: NDArray[np.uint8] | None, classes: int) -> Labels:
+    """The labels of a mask file in this project's numbers.
+
+    Args:
+        path: of the file, for messages.
+        labels: (H, W) as a reader gives them.
+        label_map: see `save_ground_truth`; None where labels are this project's.
+        classes: how many there are, without background.
+
+    Raises:
+        UserError: a label is that of no class.
+    """
+    ours = labels if label_map is None else label_map[labels]
+    if (unknown := ours[(ours > classes) & (ours != IGNORE)]).size:
+        raise UserError(
+            f"{path}: label {unknown.max()} in the mask, but there are {classes} classes; labels are 0 (background), "
+            "1.. in the order of data/prepared/classes.json, and 255 (void)"
+        )
+    return ours
+
+
 class GroundTruth:
     """The masks that a data set comes with, in this project's labels."""
 
@@ -37,8 +58,10 @@ class GroundTruth:
         self.masks: dict[str, str] = content["masks"]
         self.reader = READERS[content.get("reader", "png")]
         self.tune = frozenset[str](content["tune"])
-        identity = list(range(256))
-        self.label_map = np.array(content["label_map"] or identity, dtype=np.uint8)
+        label_map = content["label_map"]
+        self.label_map = None if label_map is None else np.array(label_map, dtype=np.uint8)
+        self.hashes: dict[str, str] = content["sha256"]
+        self.unchanged: set[str] = set()
         self.labels = len(manifest.classes) + 1
 
     def known(self, manifest: Manifest) -> list[Record]:
@@ -57,13 +80,17 @@ class GroundTruth:
         """The mask (H, W) of a photograph; 255 is void.
 
         Raises:
-            UserError: it is damaged, has another size than the photograph, or labels that no class has.
+            UserError: its file has changed since `prepare_data` looked at it, is damaged, has another size than the
+                photograph, or labels that no class has.
         """
-        path = inside(self.root, self.masks[record.id])
-        labels = self.label_map[self.reader(path, record)]
-        if (unknown := labels[(labels >= self.labels) & (labels != IGNORE)]).size:
-            raise UserError(
-                f"{path}: label {unknown.max()} in the mask, but there are {self.labels - 1} classes; labels are 0 "
-                "(background), 1.. in the order of data/prepared/classes.json, and 255 (void)"
-            )
-        return labels
+        name = self.masks[record.id]
+        path = inside(self.root, name)
+        labels = self.reader(path, record)
+        self._check_unchanged(name, path)
+        return known_labels(path, labels, self.label_map, self.labels - 1)
+
+    def _check_unchanged(self, name: str, path: Path) -> None:
+        """Compare a file's hash with that of `prepare_data`, once."""
+        if name not in self.unchanged and name in self.hashes and sha256(path) != self.hashes[name]:
+            raise UserError(f"{path} has changed since it was looked at; run `dvc repro --force prepare_data`")
+        self.unchanged.add(name)

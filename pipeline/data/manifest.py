@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -100,6 +100,7 @@ def save_ground_truth(
     label_map: Sequence[int] | None,
     reader: str = "png",
     tune: Sequence[str] = (),
+    hashes: Mapping[str, str] | None = None,
 ) -> None:
     """Write which mask file belongs to which photograph; read by `evaluate` and `report` alone.
 
@@ -108,9 +109,10 @@ def save_ground_truth(
         masks: path of the file that holds the mask, below the data root, by photograph id.
         label_map: 256 labels of this project, indexed by the label in the file; None where they are equal.
         reader: how masks are read from these files, a name in `pipeline.data.ground_truth.READERS`.
+        hashes: SHA-256 of the mask files, by their path, so that a changed mask is a changed file here.
         tune: ids of the training photographs whose masks may choose something (see `pipeline.data.tune`).
     """
     labels = list(label_map) if label_map is not None else None
-    content = {"masks": masks, "label_map": labels, "tune": list(tune)}
+    content = {"masks": masks, "label_map": labels, "tune": list(tune), "sha256": dict(hashes or {})}
     other = {} if reader == "png" else {"reader": reader}
     write_json(folder / "ground_truth.json", content | other)

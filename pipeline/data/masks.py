@@ -32,26 +32,29 @@ def write_mask(path: Path, labels: NDArray[np.uint8]) -> None:
 def read_mask(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
     """Read labels (H, W) from an indexed or 8-bit greyscale PNG.
 
+    Grey of 1, 2 or 4 bits is refused: decoders stretch it to 255, so that a label is read as another one.
+
     Args:
         path: the file.
         size: height and width that it must have, checked before anything is decoded.
 
     Raises:
-        UserError: the file is missing, unreadable, of another size, or holds colours instead of labels.
+        UserError: the file is missing, no PNG, damaged, of another size, or holds colours instead of labels.
     """
     try:
-        with Image.open(path) as picture:
+        with Image.open(path, formats=["PNG"]) as picture:
             if (picture.height, picture.width) != size:
                 raise UserError(
                     f"{path}: mask of {picture.width}x{picture.height} for a photograph of {size[1]}x{size[0]}; "
                     "a mask has the size of its photograph, upright after EXIF rotation"
                 )
-            if picture.mode not in ("P", "L", "1"):
-                raise UserError(
-                    f"{path}: mode {picture.mode}; a mask is an indexed or 8-bit grey PNG, one label per pixel"
-                )
+            if picture.mode not in ("P", "L") or picture.mode == "L" != picture.tile[0].args:
+                what = picture.tile[0].args if picture.mode == "L" else picture.mode
+                raise UserError(f"{path}: mode {what}; a mask is an indexed or 8-bit grey PNG, one label per pixel")
             return np.array(picture).astype(np.uint8)
     except FileNotFoundError as error:
         raise UserError(f"{path}: mask not found") from error
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+    except UnidentifiedImageError as error:
+        raise UserError(f"{path}: no PNG; a mask is an indexed or 8-bit grey PNG, since JPEG changes labels") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{path}: mask cannot be read ({error})") from error

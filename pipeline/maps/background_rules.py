@@ -36,8 +36,14 @@ def histogram(strongest: Values, _image: Pixels | None = None) -> Numbers:
 
 
 def highest(merit: Numbers) -> float:
-    """The first threshold of the highest merit; 1, all is background, where no threshold is better than another."""
-    return float(THRESHOLDS[merit.argmax()]) if merit.max() > merit.min() else 1.0
+    """The first threshold of the highest merit.
+
+    Where all are alike, none is any good if the merit is 0, and all is background: 1. Otherwise maps have the values 0
+    and 1 alone, which every threshold parts alike, and the middle one is taken.
+    """
+    if merit.max() > merit.min():
+        return float(THRESHOLDS[merit.argmax()])
+    return float(THRESHOLDS[len(THRESHOLDS) // 2]) if merit.max() > 0 else 1.0
 
 
 def otsu(counts: Numbers) -> Numbers:

@@ -26,7 +26,7 @@ from pipeline.data.dataset import resized_view
 from pipeline.data.images import SMALLEST_SIDE, scaled_size
 from pipeline.data.manifest import Manifest, Record, same_size_batches
 from pipeline.data.photographs import Photographs
-from pipeline.maps.store import SHARD_IMAGES, CamEntry, grid_extent, shard_path, write_shard
+from pipeline.maps.store import SHARD_IMAGES, CamEntry, grid_extent, shard_path, whole, write_shard
 from pipeline.run.errors import UserError
 from pipeline.run.runtime import Machine, rank, world_size
 
@@ -54,7 +54,7 @@ def extend_store(
     starts = range(0, len(manifest.records), SHARD_IMAGES)
     for number in range(0 if alone else rank(), len(starts), 1 if alone else world_size()):
         paths = {text: shard_path(rule_folder(store, text, config), number) for text in config.rules}
-        if not all(path.exists() for path in paths.values()):
+        if not all(whole(path) for path in paths.values()):
             records = manifest.records[starts[number] : starts[number] + SHARD_IMAGES]
             label = f"{title}, shard {number + 1} of {len(starts)}"
             for text, entries in shard_entries(network, manifest, records, config, machine, label).items():
@@ -200,7 +200,7 @@ def rule_maps(
     moved: list[Tensor] = []
     for number, maps in enumerate(source):
         own = maps[present[number % len(classes)]].float()
-        if len(own) and rule.needs:
+        if len(own):
             observation = observed.observation(number, blocks)
             own = propagate(rule, own.flatten(1), observation, grid, knobs).unflatten(1, grid)
         if activations.background is not None:

@@ -10,6 +10,7 @@ What produced the store stands in each shard's metadata. Same content, same byte
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -63,17 +64,48 @@ def shard_path(folder: Path, number: int) -> Path:
     return folder / f"shard-{number:05d}.safetensors"
 
 
+LARGEST = 2.0**15
+"""Maps of an image beyond it are divided by a power of two, all alike, since float16 ends at 65,504."""
+
+
+def scale_of(entry: CamEntry) -> float:
+    """What the maps of an image are multiplied by, so that float16 holds them: 1, or a negative power of two.
+
+    How maps are fused does not depend on a common factor.
+
+    Raises:
+        UserError: a value is not finite; it names the image and the class.
+    """
+    maps = (*entry.maps, *entry.background)
+    for values in maps:
+        if not (good := torch.isfinite(values).flatten(-2).all(dim=-1)).all():
+            bad = good.flatten().logical_not().nonzero()[0].item()
+            what = f"the map of class {entry.class_ids[int(bad)]}" if values.dim() == 3 else "the background map"
+            raise UserError(
+                f"{entry.id}: {what} is not finite; the network that made it has diverged: lower its learning rate"
+            )
+    highest = max(
+        (float(values.abs().max()) for values in (*entry.maps, *entry.background) if values.numel()), default=0
+    )
+    return 1.0 if highest <= LARGEST else 2.0 ** -math.ceil(math.log2(highest / LARGEST))
+
+
 def write_shard(path: Path, entries: Sequence[CamEntry], produced_by: Mapping[str, Any]) -> None:
-    """Write one shard, atomically; maps become float16 (a relative step of 0.05 %)."""
+    """Write one shard, atomically; maps become float16 (a relative step of 0.05 %), scaled where they are too large.
+
+    Raises:
+        UserError: a map is not finite.
+    """
     tensors: dict[str, Tensor] = {}
     for entry in entries:
+        factor = scale_of(entry)
         tensors[f"{entry.id}/size"] = torch.tensor(entry.size, dtype=torch.int32)
         tensors[f"{entry.id}/extents"] = torch.tensor(entry.extents, dtype=torch.int32)
         tensors[f"{entry.id}/fusion"] = torch.tensor(FUSION_NAMES.index(entry.fusion), dtype=torch.uint8)
         tensors[f"{entry.id}/class_ids"] = torch.tensor(entry.class_ids, dtype=torch.int16)
         for kind, maps in (("maps", entry.maps), ("background", entry.background)):
             for scale, values in enumerate(maps):
-                tensors[f"{entry.id}/{kind}/{scale}"] = values.to("cpu", torch.float16).contiguous()
+                tensors[f"{entry.id}/{kind}/{scale}"] = (values.cpu() * factor).to(torch.float16).contiguous()
     about = {"format": FORMAT, "ids": [entry.id for entry in entries], "produced_by": dict(produced_by)}
     # One entry alone: safetensors writes several in an order that changes from process to process.
     metadata = {"about": json.dumps(about, sort_keys=True)}
@@ -139,6 +171,15 @@ def read_entry(path: Path, name: str) -> CamEntry:
 def shards_in(folder: Path) -> list[Path]:
     """All shards that lie in a folder, in order; none where no maps are asked for."""
     return sorted(folder.glob("shard-*.safetensors"))
+
+
+def whole(path: Path) -> bool:
+    """Whether a shard is there and can be opened."""
+    try:
+        with _open_shard(path):
+            return True
+    except UserError:
+        return False
 
 
 def shards(folder: Path) -> list[Path]:

@@ -10,7 +10,9 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from configparser import ConfigParser
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -110,17 +112,30 @@ def _remove_unfinished(path: Path) -> None:
 def inside(root: Path, relative: str) -> Path:
     """The path `relative` under `root`.
 
+    Links that DVC itself made (`cache.type symlink`) may lead into its cache.
+
     Raises:
         UserError: it is absolute, or leaves the root, also through a symbolic link.
     """
     path = root / relative
     try:
-        stays = not Path(relative).is_absolute() and path.resolve().is_relative_to(root.resolve())
+        end = path.resolve()
+        stays = not Path(relative).is_absolute() and (
+            end.is_relative_to(root.resolve()) or (path.is_symlink() and end.is_relative_to(dvc_cache(Path.cwd())))
+        )
     except (RuntimeError, ValueError, OSError) as error:  # a loop of links, a NUL byte, a name too long
         raise UserError(f"{relative!r} below {root} is no usable path ({error})") from error
     if not stays:
         raise UserError(f"{relative!r} leads out of {root}; paths are relative to that folder and stay inside it")
     return path
+
+
+@lru_cache
+def dvc_cache(workspace: Path) -> Path:
+    """Where DVC keeps the files of a workspace, as its configuration says."""
+    config = ConfigParser(interpolation=None)
+    config.read([workspace / ".dvc/config", workspace / ".dvc/config.local"], encoding="utf-8")
+    return (workspace / ".dvc" / config.get("cache", "dir", fallback="cache")).resolve()
 
 
 def sha256(path: Path) -> str:

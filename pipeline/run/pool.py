@@ -5,14 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from pipeline.run.stage import die_with_parent
+from pipeline.run.errors import UserError
+from pipeline.run.parent import die_with_parent
 
 R = TypeVar("R")
+KILLED = (
+    "a process that worked on this was killed, most often since memory ran out; lower the knob workers (now {workers}) "
+    "or, where it is the CRF, masks.max_side"
+)
 CHUNK = 4
 """So many items are handed to a process at once."""
 
@@ -28,8 +34,14 @@ def in_processes(job: Callable[..., R], *items: Sequence[Any], title: str, worke
 
     Returns:
         Results in the order of the items.
+
+    Raises:
+        UserError: one of the processes was killed.
     """
     os.environ["OMP_NUM_THREADS"] = "1"  # read by the processes that start now
-    with ProcessPoolExecutor(max(1, workers), get_context("spawn"), initializer=die_with_parent) as pool:
-        results = pool.map(job, *items, chunksize=CHUNK)
-        return list(tqdm(results, total=len(items[0]), desc=title, disable=None))
+    try:
+        with ProcessPoolExecutor(max(1, workers), get_context("spawn"), initializer=die_with_parent) as pool:
+            results = pool.map(job, *items, chunksize=CHUNK)
+            return list(tqdm(results, total=len(items[0]), desc=title, disable=None))
+    except BrokenProcessPool as error:
+        raise UserError(f"{title}: {KILLED.format(workers=workers)}") from error

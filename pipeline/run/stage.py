@@ -5,20 +5,17 @@ Nothing heavy is imported here, so that light stages start at once.
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
 from pipeline.run.errors import UserError
+from pipeline.run.parent import die_with_parent
 from pipeline.run.told import Runtime, told
 
 if TYPE_CHECKING:
     from pipeline.run.runtime import Machine
-
-PR_SET_PDEATHSIG = 1
 
 
 def run_stage(main: Callable[[], None]) -> None:
@@ -59,12 +56,3 @@ def become_torchrun(processes: int) -> NoReturn:
     assert module is not None, "stages are started as python -m pipeline.<stage>"
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     os.execv(sys.executable, [*torchrun, "-m", module.name])
-
-
-def die_with_parent() -> None:
-    """Ask the kernel to kill this process when its parent dies (Linux), so that a killed DVC leaves no orphan."""
-    if sys.platform == "linux":
-        parent = os.getppid()
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            sys.exit("the parent process ended during start-up")

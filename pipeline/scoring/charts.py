@@ -180,7 +180,7 @@ def save_sampling(
     save_table(folder / "sampling.csv", {n: v.flatten().tolist() for n, v in zip(names, values, strict=True)})
     height, width = view.shape[:2]
     figure = new_figure(6.4, 0.6 + 3.2 * height / width)
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(title, fontsize=10, parse_math=False)  # a photograph may be named $x$
     start, end = before.reshape(-1, 2), after.reshape(-1, 2)
     for axes, name, points in zip(figure.subplots(1, 2), ("before", "after"), (start, end), strict=True):
         axes.imshow(view, extent=(0, width, height, 0))

@@ -133,6 +133,7 @@ def fit(
     for epoch in range(len(state.history), settings.epochs):
         torch.manual_seed(derived_seed("epoch", seed, epoch, rank()))
         row = _epoch(state, trained, loader, (epoch, settings.epochs), steps, machine)
+        _check_weights(network, state, epoch)
         if after_epoch is not None:
             after_epoch(epoch)
             network.train()
@@ -165,7 +166,7 @@ def _epoch(
     epoch, epochs = position
     sums: dict[str, Tensor] = {}
     for step in tqdm(range(steps), desc=f"epoch {epoch + 1}", leave=False, disable=True if rank() else None):
-        batch = _to_device(next(loader), machine.device)
+        batch = _to_device(_next(loader, machine.workers), machine.device)
         for optimiser in state.optimisers:
             _set_rates(optimiser, epoch * steps + step, epochs * steps)
         with machine.autocast():
@@ -224,6 +225,23 @@ def _loader(dataset: Samples, settings: Optimisation, seed: int, first_epoch: in
     return iter(DataLoader(views, batch_sampler=batches, num_workers=workers // world_size()))
 
 
+def _next(loader: Iterator[Batch], workers: int) -> Batch:
+    """The next batch.
+
+    Raises:
+        UserError: a process that loads images was killed.
+    """
+    try:
+        return next(loader)
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise UserError(
+            "a process that loads images was killed, most often since memory ran out or /dev/shm is small; lower the "
+            f"knob workers (now {workers})"
+        ) from error
+
+
 def _to_device(batch: Batch, device: torch.device) -> Batch:
     """Tensors to the device, images in the memory format that convolutions prefer."""
     moved = {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
@@ -231,13 +249,35 @@ def _to_device(batch: Batch, device: torch.device) -> Batch:
     return moved
 
 
+def _check_weights(network: nn.Module, state: _State, epoch: int) -> None:
+    """Stop before a checkpoint holds weights that are not finite; the loss of the last step cannot tell.
+
+    Raises:
+        UserError: naming the first of them.
+    """
+    for name, value in network.state_dict().items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise UserError(
+                f"the weights {name} are not finite after epoch {epoch + 1} (learning rates {_rates(state)}); "
+                f"lower the learning rate.{_kept(state)}"
+            )
+
+
+def _rates(state: _State) -> str:
+    """The present learning rates."""
+    groups = [group for optimiser in state.optimisers for group in optimiser.param_groups]
+    return ", ".join(f"{group['lr']:.3g}" for group in groups)
+
+
+def _kept(state: _State) -> str:
+    """Where the last good checkpoint is, as a sentence; nothing where there is none."""
+    good = len(state.history)
+    return f" The last good checkpoint, after epoch {good}, is {state.path}." if good else ""
+
+
 def _stop_on_loss(loss: Tensor, epoch: int, step: int, batch: Batch, state: _State) -> NoReturn:
     """End the stage, naming what a person needs to find the cause."""
-    groups = [group for optimiser in state.optimisers for group in optimiser.param_groups]
-    rates = ", ".join(f"{group['lr']:.3g}" for group in groups)
-    good = len(state.history)
-    kept = f" The last good checkpoint, after epoch {good}, is {state.path}." if good else ""
     raise UserError(
-        f"the loss is {loss.item()} in epoch {epoch + 1}, step {step + 1} (learning rates {rates}; images "
-        f"{', '.join(batch['id'])}); lower the learning rate or look at these images.{kept}"
+        f"the loss is {loss.item()} in epoch {epoch + 1}, step {step + 1} (learning rates {_rates(state)}; images "
+        f"{', '.join(batch['id'])}); lower the learning rate or look at these images.{_kept(state)}"
     )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +19,10 @@ from pipeline.data.manifest import PREPARED, Manifest, load_manifest, save_groun
 from pipeline.data.masks import read_mask
 from pipeline.maps.store import CamEntry, shard_path, write_shard
 from pipeline.run.errors import UserError
+from tests.support.processes import forked
 from tests.support.project import PHOTOGRAPHS, SIZE, configure, write_masks, write_photographs
-from tests.support.stages import run_light
+from tests.support.stages import InlinePool, run_light
+from tests.support.store import write_store
 
 FOLDER: dict[str, Any] = {"data__name": "folder", "data__root": PHOTOGRAPHS}
 SUPERVISED = FOLDER | {"data__folder__masks": ".", "method": "supervised"}
@@ -74,3 +79,27 @@ def test_full_supervision_needs_a_mask(manifest: Manifest) -> None:
     with pytest.raises(UserError, match="none of the 2 training photographs has one"):
         run_light(make_masks)
     assert not Path("data/masks").exists()
+
+
+def test_killed_masks_go_on_where_they_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pipeline.run.pool.ProcessPoolExecutor", InlinePool)
+    write_photographs(Path(), [("a",), ("b",), ("a",)])
+    write_store(Path("data/refined"), 0)
+    configure(**FOLDER, bg_thresh=0.3, masks__crf="none")
+    run_light(make_masks)
+    whole = {path.name: path.read_bytes() for path in Path("data/masks").iterdir()}
+    shutil.rmtree(".resume")
+    write, written = make_masks.write_mask, list[str]()
+
+    def note_and_die(path: Path, labels: np.ndarray) -> None:
+        if len(written) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        written.append(path.stem)
+        write(path, labels)
+
+    monkeypatch.setattr(make_masks, "write_mask", note_and_die)
+    assert forked(lambda: run_light(make_masks)).status == -signal.SIGKILL
+    run_light(make_masks)
+    assert written == ["2"], "the last one, after the two of the killed run"
+    assert {path.name: path.read_bytes() for path in Path("data/masks").iterdir()} == whole

@@ -13,7 +13,7 @@ from pipeline.data.masks import write_mask
 from pipeline.run.errors import UserError
 from pipeline.run.resume import fingerprint
 from pipeline.run.told import Told
-from tests.support.project import configure, write_photographs
+from tests.support.project import PHOTOGRAPHS, SIZE, configure, write_photographs
 from tests.support.stages import run
 
 
@@ -43,3 +43,12 @@ def test_class_that_no_photograph_shows_is_no_work_to_go_on_with(
         with pytest.raises(InterruptedError):
             run(train_segmenter)
     assert found[0] != found[1]
+
+
+def test_one_photograph_is_too_few_for_batch_normalisation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_photographs(Path(), [("a",)])
+    write_mask(Path("data/masks/0.png"), np.ones(SIZE, np.uint8))
+    configure(data__name="folder", data__root=PHOTOGRAPHS)
+    with pytest.raises(UserError, match="a batch of 1 photographs leaves each of 1 processes fewer than two"):
+        run(train_segmenter)

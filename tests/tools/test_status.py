@@ -11,7 +11,9 @@ import yaml
 
 from pipeline.run.files import write_json
 from tools import status
-from tools.status import CACHE, downstream, main, own_reasons
+from tools.status import FILES, downstream, main, own_reasons
+
+CACHE = Path(".dvc/cache") / FILES
 
 TOLD = {"lr": 0.1, "scales": [1.0], "group": {"steps": 2}, "code": "old"}
 LOCK = {

@@ -124,6 +124,14 @@ def test_drawings_and_seeds_go_through_each_other(tmp_path: Path, monkeypatch: p
     assert ran["x-cam-seed2"] == ["method=cam", "seed=2"], "photographs have no drawing"
 
 
+@pytest.mark.usefixtures("project")
+def test_values_that_an_experiment_left_in_params_are_not_studied(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("params.yaml").write_text(Path("params.yaml").read_text().replace("method: cam", "method: irn"))
+    with pytest.raises(UserError, match=r"params.yaml has changes that are in no commit"):
+        study(monkeypatch, "--seeds", "0")
+    assert not Path("metrics/studies/x").exists()
+
+
 @pytest.mark.slow
 def test_failed_experiments_keep_nothing(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="method=cam seed=13 failed"):

@@ -163,10 +163,10 @@ def test_data_set_counts_where_it_is_read(edit: Edit) -> None:
     assert found == {"prepare_data", *SCORED}
 
 
-def test_ground_truth_is_imported_by_evaluate_and_report_alone() -> None:
+def test_ground_truth_is_imported_by_its_check_evaluate_and_report_alone() -> None:
     stages = sorted({"evaluate" if stage in SCORED else stage for stage in digests("cam")})
-    module = ROOT / "pipeline/data/ground_truth.py"
-    assert [stage for stage in stages if module in imported([f"pipeline.{stage}"])] == ["evaluate", "report"]
+    module, readers = ROOT / "pipeline/data/ground_truth.py", ["evaluate", "prepare_data", "report"]
+    assert [stage for stage in stages if module in imported([f"pipeline.{stage}"])] == readers
     # Full supervision alone loads it in make_masks, by name.
     entries = {method: stage_entries(resolve(shipped(method=method))) for method in ("cam", "supervised")}
     reads = {

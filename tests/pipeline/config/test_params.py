@@ -21,12 +21,18 @@ from tests.support.knobs import shipped
         ({"cams__rules": ["expansion"]}, "cams.rules = expansion needs localizer.network = esol"),
         ({"cams__rules": ["aux"]}, "cams.rules = aux needs localizer.network = toco or dual_branch"),
         ({"cams__rules": ["transcam"]}, "read attention, but classifier.network = efficientnet_lite0 has none"),
+        (
+            {"method": "amn", "classifier__network": "efficientnet_lite0_hybrid", "cams__rules": ["transcam"]},
+            "cams.rules = transcam read attention, but the network that localizer.network = amn trains has none",
+        ),
         ({"refine__rule": "irn_walk"}, "refine.rule = irn_walk needs affinity.network = irn, but it is none"),
         ({"method": "toco", "masks__source": "truth"}, "masks.source = truth needs a segmenter that learns from masks"),
         (
             {"method": "supervised", "data__name": "folder", "data__root": "photos"},
             "masks.source = truth learns from ground-truth masks, but data.folder.masks = none",
         ),
+        ({"segmenter__optimisation__batch": 1}, "segmenter.optimisation.batch = 1 over processes = 1 leaves each"),
+        ({"processes": 8}, "segmenter.optimisation.batch = 8 over processes = 8 leaves each fewer than two"),
         ({"classifier__network": "none"}, "classifier.network = none needs a localizer.network that trains"),
         ({"segmenter__network": "localizer"}, "segmenter.network = localizer needs a localizer.network that trains"),
         (

@@ -12,6 +12,7 @@ from dvc.utils.serialize import load_yaml, loads_yaml
 from pipeline.config.load import load_params, read_params
 from pipeline.config.params import Params
 from pipeline.config.yaml_text import parsed
+from pipeline.run.errors import UserError
 from tests.support.knobs import SHIPPED
 from tools.status import leaves
 
@@ -44,3 +45,20 @@ def test_what_dvc_writes_is_read_as_it_was_given(tmp_path: Path, setting: str, n
 )
 def test_words_are_what_dvc_takes_them_for(text: str) -> None:
     assert parsed(text) == loads_yaml(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b"method: cam\nseed: 0\nmethod: irn\n", r"the key 'method' stands twice(.|\n)*line 3"),
+        (b"data:\n  limit: 1\n  limit: 2\n", "the key 'limit' stands twice"),
+        (b"a: &x [1]\nb: *x\n", r"aliases \(\*name\) are not read"),
+        (b"a: " + b"[" * 5000, "nests too deeply|not readable"),
+        (b"method: cam\n# caf\xe9\n", "line 2: byte 0xe9 is not UTF-8"),
+    ],
+)
+def test_files_that_say_something_else_than_they_seem_are_refused(tmp_path: Path, text: bytes, words: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(text)
+    with pytest.raises(UserError, match=words):
+        read_params(path)

@@ -40,7 +40,7 @@ def test_masks_come_by_the_reader_that_the_source_names(tmp_path: Path, monkeypa
 def test_png_masks_are_described_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     save_ground_truth(PREPARED, {"one": "one.png"}, None)
-    described: dict[str, object] = {"label_map": None, "masks": {"one": "one.png"}, "tune": []}
+    described: dict[str, object] = {"label_map": None, "masks": {"one": "one.png"}, "tune": [], "sha256": {}}
     assert read_json(PREPARED / "ground_truth.json", "prepare_data") == described
     write_mask(tmp_path / "one.png", np.full((4, 6), 2, dtype=np.uint8))
     assert (GroundTruth(MANIFEST, tmp_path).read(RECORD) == 2).all()

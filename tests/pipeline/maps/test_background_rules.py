@@ -74,3 +74,12 @@ def test_colours_know_a_perfect_labelling_and_chance() -> None:
     np.testing.assert_allclose(merit[inside], 1)
     np.testing.assert_allclose(merit[~inside], 0, atol=1e-9)
     assert colours(labels, np.full_like(image, 90)).max() < 1e-9, "one colour tells nothing"
+
+
+@pytest.mark.parametrize("rule", ["otsu", "colours"])
+def test_maps_of_zeros_and_ones_alone_are_parted(rule: str) -> None:
+    strongest = np.zeros((20, 30), np.float32)
+    strongest[5:15, 10:20] = 1
+    image = np.repeat((200 * strongest).astype(np.uint8)[..., None], 3, axis=2)
+    merit = otsu(counted(strongest)) if rule == "otsu" else colours(strongest, image)
+    assert highest(merit) == pytest.approx(0.5, abs=0.01)

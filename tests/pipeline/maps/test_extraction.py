@@ -13,6 +13,7 @@ from torch.nn import functional
 from models.cam.classifier import CamClassifier
 from models.localizer import Localizer
 from models.networks.attention import AttentionSum
+from models.propagation.rule import Rule, RuleKnobs, unchanged
 from models.propagation.rules import load_rule, rule_names
 from models.transcam.hybrid import HybridClassifier
 from models.transcam.network import TransCam
@@ -152,3 +153,20 @@ def test_fusion_says_how_mirror_images_are_merged() -> None:
     for fusion, expected in (("max", (one + other.flip(2)) / 2), ("toco", torch.maximum(one, other.flip(2)))):
         found = view_maps(network, view, [(1,)], settings(fusion=fusion))["none"][0]
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", [name for name in rule_names() if load_rule(name).earlier is None])
+def test_every_rule_that_is_asked_for_is_applied(name: str) -> None:
+    network, views = hybrid(), torch.randn(1, 3, 48, 64)
+    plain, moved = maps(network, views, [(1, 3)]), maps(network, views, [(1, 3)], name)
+    assert torch.equal(plain, moved) == (load_rule(name).formula is unchanged)
+
+
+def test_a_rule_that_reads_no_attention_is_applied_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    doubled = Rule(lambda activation, *_: 2 * activation, RuleKnobs, "M' = 2 M", raw=True)
+    monkeypatch.setattr(extraction, "load_rule", lambda _: doubled)
+    network, views = hybrid(), torch.randn(1, 3, 48, 64)
+    with torch.inference_mode():
+        moved = maps(network, views, [(1, 3)])
+    monkeypatch.undo()
+    torch.testing.assert_close(moved, 2 * maps(network, views, [(1, 3)]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from pipeline.maps.store import (
     read_store,
     shard_path,
     store_index,
+    whole,
     write_shard,
 )
 from pipeline.run.errors import UserError
@@ -96,3 +98,34 @@ def test_scores_are_not_normalised_and_the_grid_is_cropped() -> None:
     np.testing.assert_allclose(maps[0, 0], [0.1, 0.1, 0.125, 0.175, 0.225, 0.275], atol=1e-6)
     np.testing.assert_allclose(maps[0] + background, 1, atol=1e-6)
     assert fused_maps(scores, (16, 12))[0].shape == (1, 16, 12)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_maps_that_are_not_finite_are_named(tmp_path: Path, bad: float) -> None:
+    damaged, behind = entry("x", (1, 4)), entry("y", (2,), seed=3)
+    damaged.maps[1][1, 2, 0] = bad
+    with pytest.raises(UserError, match="x: the map of class 4 is not finite; the network that made it has diverged"):
+        write_shard(tmp_path / "a", [damaged], {})
+    behind.background[0][0, 0] = bad
+    with pytest.raises(UserError, match="y: the background map is not finite"):
+        write_shard(tmp_path / "a", [behind], {})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("fusion", ["max", "minmax", "toco"])
+def test_values_beyond_half_precision_are_scaled_and_fuse_alike(tmp_path: Path, fusion: str) -> None:
+    plain = replace(entry("x", (1, 4)), fusion=fusion)
+    large = replace(plain, maps=tuple(values * 2.0**20 for values in plain.maps))
+    write_shard(shard_path(tmp_path, 0), [large], {})
+    (read,) = read_store(tmp_path)
+    assert all(torch.isfinite(values).all() for values in read.maps)
+    np.testing.assert_allclose(fused_maps(read, read.size)[0], fused_maps(plain, plain.size)[0], atol=2e-3)
+
+
+def test_shards_that_cannot_be_opened_are_not_whole(tmp_path: Path) -> None:
+    path = shard_path(tmp_path, 0)
+    assert not whole(path)
+    write_shard(path, [entry("x", (1,))], {})
+    assert whole(path)
+    path.write_bytes(path.read_bytes()[:-10])
+    assert not whole(path)

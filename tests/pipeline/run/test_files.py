@@ -104,6 +104,23 @@ def test_paths_stay_below_their_root(tmp_path: Path, path: str) -> None:
         inside(tmp_path, path)
 
 
+@pytest.mark.parametrize("config", ["", "[cache]\n    dir = ../elsewhere\n"])
+def test_links_that_dvc_made_may_lead_into_its_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_atomic(Path(".dvc/config"), lambda path: path.write_text(config))
+    cached = (tmp_path / ("elsewhere" if config else ".dvc/cache")) / "files/md5/ab/cd"
+    write_atomic(cached, lambda path: path.write_text("x"))
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/a.png").symlink_to(cached)
+    (tmp_path / "photos/b.png").symlink_to(tmp_path / ".dvc/config")
+    assert inside(Path("photos"), "a.png").read_text() == "x"
+    for name in ("b.png", f"../{cached.relative_to(tmp_path)}"):
+        with pytest.raises(UserError, match="leads out of photos"):
+            inside(Path("photos"), name)
+
+
 def test_long_lists_are_cut() -> None:
     assert listed(["a", "b"]) == "  - a\n  - b"
     assert listed(["a", "b", "c"], limit=1) == "  - a\n  ... and 2 more"

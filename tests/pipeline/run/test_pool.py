@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
@@ -10,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 import pytest
 
 from pipeline.run import pool
+from pipeline.run.errors import UserError
 from tests.support import ROOT
 
 
@@ -23,3 +25,9 @@ def test_work_is_done_in_other_processes_of_one_thread_in_order(monkeypatch: pyt
 def test_scenes_are_drawn_without_pytorch() -> None:
     program = "import sys, pipeline.prepare_data, pipeline.data.sources.scenes; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0
+
+
+def test_killed_process_is_said_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "ProcessPoolExecutor", ProcessPoolExecutor)
+    with pytest.raises(UserError, match=r"masks: a process that worked on this was killed.*workers \(now 1\)"):
+        pool.in_processes(signal.raise_signal, [signal.SIGKILL], title="masks", workers=1)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -19,7 +21,7 @@ from pipeline.run.told import Runtime
 from pipeline.training.loop import epoch_batches
 from tests.support.processes import forked, several
 from tests.support.stages import LOCAL, here, write_runtime
-from tests.support.tiny_training import SETTINGS, TinyTask, digest, train
+from tests.support.tiny_training import SETTINGS, TinyDataset, TinyTask, digest, train
 
 
 @pytest.fixture(autouse=True)
@@ -125,4 +127,29 @@ def test_bad_loss_names_epoch_images_and_checkpoint(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(TinyTask, "loss", poisoned)
     with pytest.raises(UserError, match=r"epoch 1, step \d.*learning rates.*image 3"):
+        train(here())
+
+
+def test_weights_that_the_last_step_made_infinite_are_named(monkeypatch: pytest.MonkeyPatch, workspace: Path) -> None:
+    def poisoned(self: TinyTask, epoch: int, step: int, steps: int) -> None:
+        if (epoch, step) == (1, steps - 1):
+            self.network.state_dict()["head.bias"][0] = float("inf")
+
+    monkeypatch.setattr(TinyTask, "after_step", poisoned)
+    with pytest.raises(
+        UserError, match=r"the weights head\.bias are not finite after epoch 2 .* checkpoint, after epoch 1"
+    ):
+        train(here())
+    (checkpoint,) = workspace.rglob("checkpoint.pt")
+    assert all(torch.isfinite(value).all() for value in torch.load(checkpoint, weights_only=True)["network"].values())
+
+
+def test_killed_loader_is_said_in_a_sentence(monkeypatch: pytest.MonkeyPatch, workspace: Path) -> None:
+    def die(self: TinyDataset, index: int, rng: np.random.Generator) -> dict[str, Any]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return {}
+
+    monkeypatch.setattr(TinyDataset, "sample", die)
+    write_runtime(workspace, workers=1)
+    with pytest.raises(UserError, match=r"a process that loads images was killed.*workers \(now 1\)"):
         train(here())

@@ -6,8 +6,12 @@ import csv
 import io
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from pipeline.data.ground_truth import GroundTruth
+from pipeline.data.masks import write_mask
+from pipeline.run.errors import UserError
 from tests.support.sources import (
     SPLIT_HEADER,
     folder,
@@ -40,7 +44,7 @@ def test_folder_becomes_a_manifest() -> None:
     )
     assert (second.id, second.image, second.size) == ("val__b", "val/b.jpg", (7, 5))
     assert second.tags == ("cat", "dog") and len(second.sha256) == 64 and second.sha256 != first.sha256
-    assert ground_truth() == {"masks": {}, "label_map": None, "tune": []}
+    assert ground_truth() == {"masks": {}, "label_map": None, "tune": [], "sha256": {}}
     assert notes() == "no train image has these classes, so they cannot be learned: dog"
 
 
@@ -85,21 +89,12 @@ def test_split_by_hash_depends_on_the_id_alone() -> None:
 
 def test_images_and_masks_lie_in_their_folders() -> None:
     photos("jpg/x/a.jpg", "jpg/b.jpg")
-    photo("png/x/a.png")
+    write_mask(Path("photos/png/x/a.png"), np.zeros((4, 6), np.uint8))
     table("x/a.jpg,cat,train", "./b.jpg,cat,val", header=SPLIT_HEADER)
     manifest = prepare(folder(images="jpg", masks="./png"))
     assert [record.image for record in manifest.records] == ["jpg/x/a.jpg", "jpg/b.jpg"]
     assert ground_truth()["masks"] == {"x__a": "png/x/a.png"}
     assert "1 of 2 images have no mask" in notes()
-
-
-def test_masks_are_not_opened() -> None:
-    photos("a.jpg", "b.jpg")
-    Path("photos/masks").mkdir()
-    Path("photos/masks/a.png").write_text("no mask at all")
-    table("a.jpg,cat,train", "b.jpg,cat,val", header=SPLIT_HEADER)
-    prepare(folder(masks="masks"))
-    assert ground_truth()["masks"] == {"a": "masks/a.png"}
 
 
 def test_limit_keeps_the_first_of_each_split() -> None:
@@ -209,3 +204,44 @@ def test_empty_splits_are_refused() -> None:
     assert "none of the 1 images is in the split" in message and "data.folder.val_share = 0.5" in message
     table("a.jpg,cat,train", header=SPLIT_HEADER)
     assert "none of the 1 images is in the split val" in refusal(folder())
+
+
+def test_changed_masks_change_what_evaluate_depends_on() -> None:
+    photos("a.png", "b.png")
+    table("a.png,cat,train", "b.png,cat,val", header=SPLIT_HEADER)
+    write_mask(Path("photos/masks/a.png"), np.zeros((4, 6), np.uint8))
+    manifest = prepare(folder(masks="masks"))
+    before = ground_truth()
+    assert before["sha256"].keys() == {"masks/a.png"}
+    write_mask(Path("photos/masks/a.png"), np.ones((4, 6), np.uint8))
+    with pytest.raises(UserError, match=r"a\.png has changed since it was looked at; run `dvc repro --force"):
+        GroundTruth(manifest, Path("photos")).read(manifest.records[0])
+    prepare(folder(masks="masks"))
+    after = ground_truth()
+    assert after["masks"] == before["masks"] and after["sha256"] != before["sha256"]
+    assert (GroundTruth(manifest, Path("photos")).read(manifest.records[0]) == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (np.full((4, 6), 2, np.uint8), "label 2 in the mask, but there are 1 classes"),
+        (np.zeros((6, 4), np.uint8), "mask of 4x6 for a photograph of 6x4"),
+    ],
+)
+def test_masks_are_checked_with_the_photographs(labels: np.ndarray, words: str) -> None:
+    photos("a.png", "b.png")
+    table("a.png,cat,train", "b.png,cat,val", header=SPLIT_HEADER)
+    write_mask(Path("photos/masks/a.png"), labels)
+    assert words in refusal(folder(masks="masks"))
+
+
+def test_copies_of_a_photograph_are_said() -> None:
+    for name, colour in (("a.png", "red"), ("b.png", "red"), ("c.png", "blue"), ("d.png", "blue"), ("e.png", "green")):
+        photo(name, colour=colour)
+    table(
+        "a.png,cat,train", "b.png,cat,val", "c.png,cat,train", "d.png,dog,train", "e.png,dog,val", header=SPLIT_HEADER
+    )
+    prepare(folder())
+    assert "1 photographs are in train and in val, so that val tells nothing of them, under other names" in notes()
+    assert "1 photographs have other tags elsewhere, under other names: c.png is d.png" in notes()

@@ -6,8 +6,10 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from pipeline.data.masks import write_mask
 from pipeline.data.sources import voc2012
 from pipeline.run.errors import UserError
 from pipeline.run.files import write_text
@@ -48,7 +50,7 @@ def devkit(
         names = [name for name in identity.lstrip("0123456789").split("_") if name]
         write_text(place / f"Annotations/{identity}.xml", annotation(*names, part="head"))
     for identity in [*train, *val]:
-        photo(f"{home}/SegmentationClass/{identity}.png")
+        write_mask(Path("photos") / home / f"SegmentationClass/{identity}.png", np.zeros((4, 6), np.uint8))
     return place
 
 
