@@ -55,12 +55,16 @@ def imported(modules: Iterable[str]) -> set[Path]:
 
 
 def _files(name: str, root: Path) -> list[Path]:
-    """The file of a module of this project, if the name is one; of a package its `__init__` and `__main__`."""
-    if name.split(".")[0] not in PACKAGES:
+    """The file of a module of this project, if the name is one, and the `__init__` of all packages around it.
+
+    A package's own files are its `__init__` and `__main__`.
+    """
+    parts = name.split(".")
+    if parts[0] not in PACKAGES:
         return []
-    stem = root / name.replace(".", "/")
-    candidates = (stem.with_suffix(".py"), stem / "__init__.py", stem / "__main__.py")
-    return [path for path in candidates if path.exists()]
+    stem = root.joinpath(*parts)
+    around = [root.joinpath(*parts[:depth], "__init__.py") for depth in range(1, len(parts) + 1)]
+    return [path for path in (stem.with_suffix(".py"), stem / "__main__.py", *around) if path.exists()]
 
 
 @cache

@@ -43,7 +43,7 @@ class Trained:
 
     def checkpoint(self, name: str = "") -> dict[str, Any]:
         """The last checkpoint of the training, or of the one with a name."""
-        (folder,) = (self.folder / ".resume/train_localizer").iterdir()
+        (folder,) = filter(Path.is_dir, (self.folder / ".resume/train_localizer").iterdir())
         state = load_checkpoint(folder / name / "checkpoint.pt")
         assert state is not None
         return state

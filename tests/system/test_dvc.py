@@ -141,7 +141,7 @@ def test_nothing_is_listed_only_at_the_top() -> None:
 
 def test_ignored_by_dvc_and_quiet() -> None:
     ignored = (ROOT / ".dvcignore").read_text().split()
-    assert {"__pycache__/", ".resume/"} <= set(ignored)
+    assert {"__pycache__/", ".resume"} <= set(ignored)
     config = (ROOT / ".dvc/config").read_text()
     assert re.search(r"analytics = false", config) and "type" not in config
 
