@@ -24,7 +24,7 @@ from pipeline.run.errors import UserError
 from pipeline.run.files import write_text
 from pipeline.run.stage import run_stage
 from tools.kept import Run, drawing_of, learned_from_masks, place_of, setting, study_runs
-from tools.pairs import BASELINE, pairs_table
+from tools.pairs import pairs_table
 
 COLUMNS = {
     "tag mAP": ("classifier", "map"),
@@ -83,7 +83,9 @@ def main() -> None:
     parser.add_argument("study", type=Path, help="folder with one folder of scores for each run")
     parser.add_argument("--page", type=Path, help="file whose tables of this study are rewritten")
     parser.add_argument("--mixed", action="store_true", help="let runs of different code stand in one table, marked")
-    parser.add_argument("--baseline", default=BASELINE, help="method that every other is paired with (%(default)s)")
+    parser.add_argument(
+        "--baseline", help="method that every other is paired with (the one that its preset names, and cam)"
+    )
     arguments = parser.parse_args()
     for place, lines in tables(arguments.study, arguments.mixed, arguments.baseline).items():
         if arguments.page is None:
@@ -92,13 +94,13 @@ def main() -> None:
             write_text(arguments.page, with_table(arguments.page.read_text("utf-8"), place, lines))
 
 
-def tables(study: Path, mixed: bool = False, baseline: str = BASELINE) -> dict[str, str]:
+def tables(study: Path, mixed: bool = False, baseline: str | None = None) -> dict[str, str]:
     """The Markdown tables of a study, by the place that they have in a page.
 
     Args:
         study: folder of its runs.
         mixed: whether runs of different code may stand in one table, which then says so.
-        baseline: the method that all others are paired with.
+        baseline: the method that all others are paired with; none: see `tools.pairs.pairs_table`.
 
     Raises:
         UserError: there are no runs in the folder, runs of one row have other knobs, or they are of different code and

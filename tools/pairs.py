@@ -1,6 +1,7 @@
 """Whether two methods differ on the same photographs: paired bootstrap of the difference of their mIoU.
 
-Every method of a study is paired with a baseline, run by run: the same training seed, the same drawing. One resample
+Every method of a study is paired with the one that its preset claims to improve, and with plain CAM, run by run: the
+same training seed, the same drawing. One resample
 draws photographs with replacement, as many as there are, for each drawing anew; both methods, and all trainings on that
 drawing, get the same ones. The difference is that of the mIoU of all drawn photographs together, mean over the pairs of
 runs, and the interval holds 95 % of the resamples. It says what other photographs might have given, not what another
@@ -19,12 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from pipeline.config.presets import baseline as claimed_baseline
 from pipeline.run.errors import UserError
 from pipeline.scoring.counts import Counts, counts_path, load_counts
 from pipeline.scoring.scores import iou
 from tools.kept import KEPT_COUNTS, place_of, read_run, setting
 
-BASELINE = "cam"
+PLAIN = "cam"
 RESAMPLES, CHUNK, SEED = 2_000, 100, 0
 SCORED = {"masks": "masks mIoU", "segmenter": "val mIoU"}
 
@@ -42,24 +44,36 @@ class Difference(NamedTuple):
     pairs: int
 
 
-def pairs_table(study: Path, baseline: str = BASELINE) -> str:
-    """One row for each setting and each setting of the baseline, or nothing where the study has no counts to pair.
+def pairs_table(study: Path, baseline: str | None = None) -> str:
+    """One row for each setting and each setting of its baselines, or nothing where the study has no counts to pair.
+
+    Args:
+        study: folder of its runs.
+        baseline: of every method; none: each is paired with the one that it claims to improve, and with plain CAM.
 
     Raises:
         UserError: runs on the same drawing counted different photographs, or none is of a baseline that was named.
     """
     counts = {artefact: study_counts(study, artefact) for artefact in SCORED}
     settings = sorted({name for found in counts.values() for name in found})
-    bases = [name for name in settings if name[0] == baseline]
-    if settings and not bases and baseline != BASELINE:
+    if settings and baseline and all(method != baseline for method, _ in settings):
         raise UserError(f"{study} has no run of {baseline} that kept its counts; name another --baseline")
     header = ["method", "background threshold", "less", "its threshold"]
     columns = [text for name in SCORED.values() for text in (f"{name}, difference", "95 % interval", "pairs of runs")]
     lines = [[*header, *columns], ["---"] * len(header) + ["---:"] * len(columns)]
-    for one, base in ((one, base) for base in bases for one in settings if one != base):
+    for one, base in pairs_of(settings, baseline):
         cells = [text for found in counts.values() for text in cells_of(found.get(one, {}), found.get(base, {}))]
         lines.append([*one, *base, *cells])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) if len(lines) > 2 else ""
+
+
+def pairs_of(settings: Sequence[Setting], baseline: str | None) -> list[tuple[Setting, Setting]]:
+    """Each setting with those of its baselines; see `pairs_table`."""
+    found: list[tuple[Setting, Setting]] = []
+    for one in settings:
+        names = (baseline,) if baseline else dict.fromkeys((claimed_baseline(one[0]), PLAIN))
+        found += [(one, base) for name in names for base in settings if base[0] == name and base != one]
+    return found
 
 
 def cells_of(one: Mapping[Place, Counts], base: Mapping[Place, Counts]) -> list[str]:

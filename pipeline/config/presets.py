@@ -2,6 +2,7 @@
 
 A preset file has the layers `common`, `<profile>` and `<profile>_<data set>`. They apply in this order: those of
 `base.yaml`, those of the method that it is `like`, its own, and those of the variant (a row of a paper's table).
+`baseline` names the method whose numbers it claims to improve; tables pair the two.
 """
 
 from __future__ import annotations
@@ -56,6 +57,15 @@ def _sources(method: str) -> Iterator[Layer]:
     yield Layer(f"{owner}.yaml", own)
     if variant:
         yield Layer(f"{owner}.yaml {method}", variant)
+
+
+def baseline(method: str) -> str | None:
+    """The method that a method claims to improve; none where its preset names none, or there is no such method."""
+    if (owner := _owners().get(method)) is None:
+        return None
+    own = _files()[owner]
+    named: str | None = own.get("variants", {}).get(method, own).get("baseline", own.get("baseline"))
+    return named
 
 
 def layers(method: str, profile: str, data_name: str) -> list[Layer]:

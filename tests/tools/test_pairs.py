@@ -99,6 +99,14 @@ def test_table_pairs_every_method_with_the_baseline(tmp_path: Path) -> None:
         pairs_table(study, "toco")
 
 
+def test_methods_are_paired_with_what_they_claim_to_improve_and_with_plain_cam(tmp_path: Path) -> None:
+    for method in ("cam", "toco", "toco_plain", "toco_second_stage", "somebody_else"):
+        write_run(tmp_path, method, 0, counts(matrices(0)))
+    pairs = {tuple(line.strip("| ").split(" | ")[0:3:2]) for line in pairs_table(tmp_path).splitlines()[2:]}
+    others = {(method, "cam") for method in ("toco", "toco_plain", "toco_second_stage", "somebody_else")}
+    assert pairs == others | {("toco", "toco_plain"), ("toco_second_stage", "toco")}
+
+
 def test_studies_without_counts_have_no_pairs(tmp_path: Path) -> None:
     write_run(tmp_path, "cam", 0, None)
     write_run(tmp_path, "irn", 0, None)
