@@ -2,10 +2,10 @@
 
 `python -m tools.compare metrics/studies/scenes` prints Markdown from the scores of every run below a folder (a
 folder for each run, see `tools.kept`). Runs that scored several propagation rules, earlier maps, or the localizer after
-every epoch give tables of that, and so do one-stage trainings, of their tokens. Runs that kept the counts of their
-photographs are paired (see `tools.pairs`). With `--page docs/results.md` it rewrites the tables of that page between
-`<!-- study: scenes -->` (or `rules: scenes`, `earlier: scenes`, `epochs: scenes`, `tokens: scenes`, `pairs: scenes`)
-and `<!-- end -->`, so that no number there is typed by hand.
+every epoch give tables of that, and so do one-stage trainings, of their tokens, and stages, of their minutes. Runs that
+kept the counts of their photographs are paired (see `tools.pairs`). With `--page docs/results.md` it rewrites the
+tables of that page between `<!-- study: scenes -->` (or `rules: scenes`, `earlier: scenes`, `epochs: scenes`,
+`tokens: scenes`, `minutes: scenes`, `pairs: scenes`) and `<!-- end -->`, so that no number there is typed by hand.
 
 Runs of different code stand in no common table: what they differ in is said, and they are refused. `--mixed` lets them
 stand together, with a note below the table.
@@ -24,6 +24,7 @@ from pipeline.run.errors import UserError
 from pipeline.run.files import write_text
 from pipeline.run.stage import run_stage
 from tools.kept import Run, drawing_of, learned_from_masks, place_of, setting, study_runs
+from tools.minutes import CORES, PARTS, TO_MASKS, minutes
 from tools.pairs import pairs_table
 
 COLUMNS = {
@@ -67,7 +68,13 @@ TOKEN_COLUMNS = {
     "val mIoU": ("segmenter", "miou"),
 }
 EPOCH_COLUMNS = ("first epoch", "best epoch", "last epoch", "last - best", "number of the best")
-AS_NUMBER = ("at threshold", "number of the best", "token similarity")  # the others are percentages
+MINUTES = (*PARTS, TO_MASKS)
+PLAIN = {
+    **dict.fromkeys(("at threshold", "number of the best", "token similarity"), (1, 2)),
+    **dict.fromkeys(MINUTES, (1, 1)),
+    CORES: (1, 0),
+}
+"""Columns that are no percentages: their factor, and how many digits they show."""
 SHARED = ("prepare_data", "choose_background", "evaluate")
 """Stages that run the same code for every method."""
 OWN_TO_A_RUN = ("seed", "drawing", "bg_thresh_used")
@@ -113,6 +120,7 @@ def tables(study: Path, mixed: bool = False, baseline: str | None = None) -> dic
         "rules": (rules_of, rules_table),
         "earlier": (earlier_of, earlier_table),
         "epochs": (epochs_of, epochs_table),
+        "minutes": (lambda run: run.get("seconds"), minutes_table),
         "tokens": (lambda run: value(run, TOKEN_COLUMNS["token similarity"]), tokens_table),
     }
     found: dict[str, str] = {}
@@ -225,6 +233,12 @@ def tokens_table(runs: Sequence[Run]) -> str:
     return table(("method", "background threshold"), [*TOKEN_COLUMNS], rows)
 
 
+def minutes_table(runs: Sequence[Run]) -> str:
+    """One row for each method: how long its stages took."""
+    rows = [(setting(run), place_of(run), minutes(run, runs)) for run in runs]
+    return table(("method", "background threshold"), (CORES, *MINUTES), rows)
+
+
 def rules_table(runs: Sequence[Run]) -> str:
     """One row for each propagation rule and background threshold: the seeds that it gives."""
     rows = [
@@ -326,7 +340,7 @@ def cell(name: str, values: list[float | None]) -> str:
     known = [v for v in values if v is not None]
     if not known:
         return "-"
-    factor, digits = (1, 2) if name in AS_NUMBER else (100, 1)
+    factor, digits = PLAIN.get(name, (100, 1))
     mean = f"{factor * statistics.mean(known):.{digits}f}"
     spread = "" if len(known) == 1 else f" ± {factor * statistics.stdev(known):.{digits}f}"
     return mean + spread + (f" (of {len(known)})" if len(known) < len(values) else "")

@@ -1,6 +1,7 @@
 """The runs that a study has kept: scores by artefact, and what names a run.
 
-A run is a folder as `tools.study` keeps it: `<artefact>.json`, `details/<artefact>.json`, `counts/<artefact>.npz`.
+A run is a folder as `tools.study` keeps it: `<artefact>.json`, `details/<artefact>.json`, `counts/<artefact>.npz`,
+`seconds.json`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ Run = dict[str, Any]
 CEILING_METHOD = "supervised"
 KEPT_COUNTS = "counts"
 """The folder of a run that holds the counts of its photographs."""
+SECONDS = "seconds.json"
+"""The file of a run that says which stages ran for how long, and on how many cores."""
 
 
 def study_runs(study: Path) -> list[Run]:
@@ -32,13 +35,15 @@ def study_runs(study: Path) -> list[Run]:
 
 
 def read_run(folder: Path) -> Run:
-    """The scores of one run, by artefact; rules and localizer have details alone."""
+    """The scores of one run, by artefact, and its `seconds`; rules and localizer have details alone."""
     run: Run = {}
     for path in sorted((folder / "details").glob("*.json")):
         numbers, details = folder / path.name, json.loads(path.read_text("utf-8"))
         if not numbers.exists() and path.stem in ("classifier", *ARTEFACTS):
             raise UserError(f"{numbers} is missing; delete {folder} and let the study run again")
         run[path.stem] = joined(json.loads(numbers.read_text("utf-8")) if numbers.exists() else {}, details)
+    if run and (seconds := folder / SECONDS).exists():
+        run["seconds"] = json.loads(seconds.read_text("utf-8"))
     return run
 
 

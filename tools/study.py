@@ -1,9 +1,10 @@
 """Run the pipeline for several settings and seeds, and keep the scores of every run for a table.
 
 `python -m tools.study scenes --methods cam irn --seeds 0 1 2 --set data.limit=100` runs one DVC experiment for each
-method and seed in a temporary copy, one after the other (stages that runs share come from the run cache), and writes
-their metrics, details and counts of photographs to `metrics/studies/scenes/<run>/`. `--drawings 0 1 2` does so on
-several drawings of the bundled scenes. `--until masks` leaves out the stages after that artefact.
+method and seed in a temporary copy, one after the other (stages that runs share come from the run cache). Their
+metrics, details, counts of photographs and the seconds of their stages are kept in `metrics/studies/scenes/<run>/`.
+`--drawings 0 1 2` does so on several drawings of the bundled scenes. `--until masks` leaves out the stages after that
+artefact.
 Runs that are kept already are left out, so a killed study continues. `python -m tools.compare metrics/studies/scenes`
 makes the table.
 """
@@ -19,12 +20,13 @@ from pathlib import Path
 
 from pipeline.config.data import ScenesData
 from pipeline.run.errors import UserError
-from pipeline.run.files import new_folder
+from pipeline.run.files import new_folder, write_json
 from pipeline.run.stage import run_stage
 from pipeline.scoring.artefacts import ARTEFACTS, EVALUATED
 from pipeline.scoring.counts import COUNTS, counts_path
 from pipeline.scoring.records import details_path
-from tools.kept import KEPT_COUNTS
+from tools.kept import KEPT_COUNTS, SECONDS
+from tools.minutes import seconds_record, timed
 
 STUDIES = Path("metrics/studies")
 
@@ -76,8 +78,8 @@ def run_missing(
         if not (study / run).exists():
             drawn = [] if drawing is None else [f"data.scenes.seed={drawing}"]
             settings = [f"method={method}", f"seed={seed}", *drawn, *knobs]
-            commit = run_experiment(f"{study.name}-{run}", settings, artefacts)
-            keep_metrics(commit, study / run, ("classifier", *artefacts))
+            commit, seconds = run_experiment(f"{study.name}-{run}", settings, artefacts)
+            keep_metrics(commit, study / run, ("classifier", *artefacts), seconds)
 
 
 def drawing_name(drawing: int | None) -> str:
@@ -85,10 +87,13 @@ def drawing_name(drawing: int | None) -> str:
     return "" if drawing in (None, ScenesData().seed) else f"-drawing{drawing}"
 
 
-def run_experiment(name: str, knobs: Sequence[str], artefacts: Sequence[str]) -> str:
-    """Evaluate some artefacts of one setting in a temporary copy; gives the git commit that holds the results.
+def run_experiment(name: str, knobs: Sequence[str], artefacts: Sequence[str]) -> tuple[str, dict[str, float]]:
+    """Evaluate some artefacts of one setting in a temporary copy.
 
     An experiment of this name that a killed study has left is replaced: what it ran comes from the run cache.
+
+    Returns:
+        The git commit that holds the results, and the seconds of each stage that ran.
 
     Raises:
         UserError: the experiment failed, or params.yaml has changes that are in no commit.
@@ -105,9 +110,10 @@ def run_experiment(name: str, knobs: Sequence[str], artefacts: Sequence[str]) ->
     git("update-ref", "-d", ref)
     words = [word for knob in knobs for word in ("-S", knob)]
     targets = [f"evaluate@{artefact}" for artefact in artefacts]
-    if subprocess.run(["dvc", "exp", "run", "--temp", "--name", name, *words, *targets], check=False).returncode:
+    status, seconds = timed(["dvc", "exp", "run", "--temp", "--name", name, *words, *targets])
+    if status:
         raise UserError(f"the experiment {' '.join(knobs)} failed; see above")
-    return git("rev-parse", "--verify", ref)
+    return git("rev-parse", "--verify", ref), seconds
 
 
 def experiment_name(text: str) -> str:
@@ -120,13 +126,15 @@ def git(*arguments: str) -> str:
     return subprocess.run(["git", *arguments], check=True, capture_output=True, text=True).stdout.strip()
 
 
-def keep_metrics(commit: str, folder: Path, names: Sequence[str]) -> None:
+def keep_metrics(commit: str, folder: Path, names: Sequence[str], seconds: dict[str, float]) -> None:
     """Copy the metrics of some artefacts of an experiment, and their details, which rules and localizer have alone.
 
-    The counts of photographs come with them: git has the others, DVC's cache has these.
+    The counts of photographs come with them: git has the others, DVC's cache has these. The seconds of its
+    stages come with them.
     """
     files = [Path(f"{name}.json") for name in names if name in ("classifier", *ARTEFACTS)]
     with new_folder(folder) as output:
+        write_json(output / SECONDS, seconds_record(seconds))
         for path in [*files, *(details_path(Path(), name) for name in names)]:
             show = ["git", "show", f"{commit}:{Path('metrics') / path}"]
             content = subprocess.run(show, check=True, capture_output=True).stdout

@@ -25,6 +25,7 @@ from tests.support.knobs import set_knobs
 from tests.support.processes import forked
 from tools import study
 from tools.compare import study_runs, study_table
+from tools.kept import SECONDS
 from tools.smoke import commit, copy_repository, run
 
 pytestmark = pytest.mark.slow
@@ -153,9 +154,10 @@ def test_study_runs_experiments_in_temporary_copies(project: Path, monkeypatch: 
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     before = digests(project, "data/masks")
     artefacts = ("seeds", "refined", "masks")
-    commit_of_run = study.run_experiment("otsu", ["bg_thresh=otsu"], artefacts)
+    commit_of_run, seconds = study.run_experiment("otsu", ["bg_thresh=otsu"], artefacts)
     kept = Path("metrics/studies/rules/otsu")
-    study.keep_metrics(commit_of_run, kept, artefacts)
+    study.keep_metrics(commit_of_run, kept, artefacts, seconds)
+    assert "make_masks" in seconds and (kept / SECONDS).exists()
     assert read_scores(kept, "masks", "")["protocol"]["bg_thresh"] == "otsu"
     assert digests(project, "data/masks") == before, "the workspace is left alone"
     of_masks = load_counts(kept / "counts/masks.npz")

@@ -15,6 +15,7 @@ import pytest
 from pipeline.run.errors import UserError
 from pipeline.scoring.counts import load_counts
 from tests.support import ROOT
+from tools.kept import SECONDS
 from tools.smoke import commit, run
 from tools.study import experiment_name, main
 
@@ -81,7 +82,8 @@ def study(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
 def kept(name: str) -> dict[str, dict[str, object]]:
     """What is kept of a run, by file."""
     folder = Path("metrics/studies/x") / name
-    return {str(path.relative_to(folder)): json.loads(path.read_text()) for path in sorted(folder.rglob("*.json"))}
+    files = [path for path in sorted(folder.rglob("*.json")) if path.name != SECONDS]
+    return {str(path.relative_to(folder)): json.loads(path.read_text()) for path in files}
 
 
 @pytest.mark.slow
@@ -97,6 +99,13 @@ def test_runs_are_kept_once_each_with_its_own_scores(project: Path, monkeypatch:
     assert kept("irn-seed0")["details/seeds.json"] == {"protocol": protocol | {"method": "irn"}}
     assert load_counts(Path("metrics/studies/x/irn-seed0/counts/seeds.npz")).ids == ["of seed 0"]
     assert not Path("metrics/seeds.json").exists() and not Path("data").exists(), "the workspace is left alone"
+
+    ran = {
+        name: json.loads(Path("metrics/studies/x", name, SECONDS).read_text()) for name in ("cam-seed0", "irn-seed0")
+    }
+    scored = {"evaluate@localizer", "evaluate@rules", "evaluate@seeds"}
+    assert all(run["stages"].keys() == {"train_classifier"} | scored and run["cores"] >= 1 for run in ran.values())
+    assert all(second > 0 for run in ran.values() for second in run["stages"].values())
 
     # Killed after the experiment and before its scores were kept; and a knob that no ref could be named after.
     shutil.rmtree("metrics/studies/x/cam-seed0")
@@ -114,8 +123,8 @@ def test_runs_are_kept_once_each_with_its_own_scores(project: Path, monkeypatch:
 def test_drawings_and_seeds_go_through_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ran: dict[str, Sequence[str]] = {}
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("tools.study.run_experiment", lambda name, knobs, _: ran.setdefault(name, knobs))
-    monkeypatch.setattr("tools.study.keep_metrics", lambda commit, folder, names: folder.mkdir(parents=True))
+    monkeypatch.setattr("tools.study.run_experiment", lambda name, knobs, _: (ran.setdefault(name, knobs), {}))
+    monkeypatch.setattr("tools.study.keep_metrics", lambda commit, folder, names, seconds: folder.mkdir(parents=True))
     study(monkeypatch, "--seeds", "0", "1", "--drawings", "0", "2")
     assert list(ran) == ["x-cam-seed0", "x-cam-seed1", "x-cam-seed0-drawing2", "x-cam-seed1-drawing2"]
     assert ran["x-cam-seed1-drawing2"] == ["method=cam", "seed=1", "data.scenes.seed=2"]
