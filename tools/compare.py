@@ -341,9 +341,14 @@ def cell(name: str, values: list[float | None]) -> str:
     if not known:
         return "-"
     factor, digits = PLAIN.get(name, (100, 1))
-    mean = f"{factor * statistics.mean(known):.{digits}f}"
-    spread = "" if len(known) == 1 else f" ± {factor * statistics.stdev(known):.{digits}f}"
-    return mean + spread + (f" (of {len(known)})" if len(known) < len(values) else "")
+    missing = f" (of {len(known)})" if len(known) < len(values) else ""
+    return spread([factor * v for v in known], digits) + missing
+
+
+def spread(values: Sequence[float], digits: int) -> str:
+    """Mean, and the sample standard deviation where there are several values."""
+    deviation = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.{digits}f}{deviation}"
 
 
 def with_table(text: str, place: str, lines: str) -> str:

@@ -1,9 +1,10 @@
 """What the conservative step of AD-CAM does to attention, told by masks: from which labels a token takes.
 
 `python -m tools.intake FOLDER... --rules adcam:gamma=0 adcam:gamma=2 adcam` takes working copies in which
-train_localizer has run on a network with attention, and trains nothing. For each rule it prints the share of their
-intake that tokens of classes take from other tokens of their own label, and how many others they attend to. Masks are
-read to tell this, and choose nothing: no run can use these numbers.
+train_localizer has run on a network with attention, one for each training, and trains nothing. For each rule it prints
+the share of their intake that tokens of classes take from other tokens of their own label, and how many others they
+attend to. Masks are read to tell this, and choose nothing: no run can use these numbers. `--page docs/results.md
+--place "intake: photographs"` puts the table there.
 """
 
 from __future__ import annotations
@@ -31,28 +32,44 @@ from pipeline.data.photographs import Photographs
 from pipeline.extract_cams import LOCALIZER, ExtractCamsConfig
 from pipeline.maps.extraction import view_size
 from pipeline.run.errors import UserError
+from pipeline.run.files import write_text
 from pipeline.run.stage import run_stage
 from pipeline.run.told import Runtime, told
 from pipeline.training.weights import load_network
+from tools.compare import spread, with_table
 
 RULES = ("adcam:gamma=0", "adcam:gamma=2", "adcam:gamma=8", "adcam:gamma=auto")
 PHOTOGRAPHS = 100
 
 
 def main() -> None:
-    """Print a table for each working copy."""
+    """Print the table, or put it into a page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", nargs="+", type=Path, help="working copies")
+    parser.add_argument("folders", nargs="+", type=Path, help="working copies, one for each training")
     parser.add_argument("--rules", nargs="+", default=RULES, help="entries of cams.rules (%(default)s)")
     parser.add_argument("--photographs", type=int, default=PHOTOGRAPHS, help="at most (%(default)s)")
+    parser.add_argument("--page", type=Path, help="file whose table is rewritten")
+    parser.add_argument("--place", default="intake: photographs", help="of the table in that page (%(default)s)")
     arguments = parser.parse_args()
+    trainings = []
     for folder in arguments.folders:
         with chdir(folder):
-            rows = intakes(arguments.rules, arguments.photographs)
-        print(f"\n{folder}\n\n| rule | own label, % | others attended to |\n| --- | ---: | ---: |")
-        print(
-            "\n".join(f"| {name} | {100 * own:.1f} | {count:.1f} |" for name, (own, count) in rows.items()), end="\n\n"
-        )
+            trainings.append(intakes(arguments.rules, arguments.photographs))
+    lines = intake_table(trainings)
+    if arguments.page is None:
+        print(lines)
+    else:
+        write_text(arguments.page, with_table(arguments.page.read_text("utf-8"), arguments.place, lines))
+
+
+def intake_table(trainings: Sequence[dict[str, tuple[float, float]]]) -> str:
+    """One row for each rule: mean and spread over trainings of the share, in percent, and of the count."""
+    lines = ["| rule | trainings | own label, % | others attended to |", "| --- | ---: | ---: | ---: |"]
+    for rule in trainings[0]:
+        shares, counts = zip(*(training[rule] for training in trainings), strict=True)
+        cells = (spread([100 * share for share in shares], 1), spread(counts, 1))
+        lines.append(f"| {rule} | {len(trainings)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def intakes(rules: Sequence[str], most: int) -> dict[str, tuple[float, float]]:

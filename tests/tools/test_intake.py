@@ -33,11 +33,18 @@ def test_care_is_told_for_every_rule(
     intake.main()
     lines = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| adcam")]
     assert [line[0].removeprefix("| ") for line in lines] == list(intake.RULES)
-    assert [line[1] for line in lines] == ["100.0"] * len(lines), "the one mask with a class shows nothing else"
-    counts = [float(line[2].removesuffix(" |")) for line in lines]
+    assert [line[1:3] for line in lines] == [["1", "100.0"]] * len(lines), (
+        "the one mask with a class shows nothing but it"
+    )
+    counts = [float(line[3].removesuffix(" |")) for line in lines]
     assert counts[0] >= counts[1] >= counts[2] >= 1
     with pytest.raises(UserError, match="transcam is no entry of adcam"):
         intake.intakes(["transcam"], 1)
+
+
+def test_several_trainings_have_a_spread() -> None:
+    trainings = [{"adcam": (0.5, 10.0)}, {"adcam": (0.7, 30.0)}]
+    assert intake.intake_table(trainings).splitlines()[2] == "| adcam | 2 | 60.0 ± 14.1 | 20.0 ± 14.1 |"
 
 
 def test_networks_without_attention_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
