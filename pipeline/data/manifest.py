@@ -106,7 +106,7 @@ def save_ground_truth(
 
     Args:
         folder: where `ground_truth.json` goes.
-        masks: path of the file that holds the mask, below the data root, by photograph id.
+        masks: path of the file that holds the mask, by photograph id; what it is relative to is the reader's to say.
         label_map: 256 labels of this project, indexed by the label in the file; None where they are equal.
         reader: how masks are read from these files, a name in `pipeline.data.ground_truth.READERS`.
         hashes: SHA-256 of the mask files, by their path, so that a changed mask is a changed file here.
