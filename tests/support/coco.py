@@ -69,7 +69,7 @@ def instances(split: str, photographs: Mapping[int, Sequence[Json]]) -> Json:
         "info": {"description": "COCO 2014"},
         "images": [
             {"id": number, "file_name": f"{name_of(split, number)}.jpg", "width": WIDTH, "height": HEIGHT}
-            for number in reversed(photographs)
+            for number in sorted(photographs, reverse=True)
         ],
         "categories": [{"id": number, "name": name, "supercategory": "all"} for number, name in CATEGORIES.items()],
         "annotations": [
