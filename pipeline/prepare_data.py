@@ -39,24 +39,25 @@ def main(runtime: Runtime) -> None:
     """
     config = told("prepare_data", PrepareDataConfig)
     source, root = _source(config, runtime.workers), data_root(config)
-    records = split_records(source, config)
+    records = [*split_records(source, config), *(record for record in source.records if record.split == "test")]
     checked, problems = check_images(root, records, config.max_megapixels, runtime.workers)
     hashes, wrong = check_masks(root, source, checked, runtime.workers)
     problems = [*source.problems, *problems, *wrong]
     problems = problems or _unusable(records, source.classes, config)
     if problems:
         raise UserError(f"data.name = {config.name}: the data cannot be used as they are:\n{listed(problems)}")
-    manifest = Manifest(tuple(checked), tuple(source.classes))
+    manifest = Manifest(tuple(record for record in checked if record.split in SPLITS), tuple(source.classes))
+    test = [record for record in checked if record.split == "test"]
     notes = [*source.notes, *_notes(manifest)]
     drawn, drawn_hashes = draw_masks(source, checked, runtime.workers)
-    save_manifest(PREPARED, manifest)
+    save_manifest(PREPARED, manifest, test)
     tune = set_apart(manifest.records, config.tune) if config.validate_on == "val" else []
     masks, reader = (drawn, "packed") if source.outlines else (source.masks, "png")
     save_ground_truth(PREPARED, masks, source.label_map, reader, tune, hashes | drawn_hashes)
     write_json(PREPARED / "notes.json", notes)
     (PREPARED / "scenes").mkdir(exist_ok=True)  # an output of the stage, also where photographs lie elsewhere
     parts = {"train": manifest.split("train"), config.validate_on: manifest.split("val")}
-    sizes = ", ".join(f"{len(part.records)} {name}" for name, part in parts.items())
+    sizes = ", ".join([*(f"{len(part.records)} {name}" for name, part in parts.items()), *_test_size(test)])
     print(f"{sizes} images, {len(manifest.classes)} classes, {len(masks)} masks for evaluation")
     for note in notes:
         print(f"note: {note}")
@@ -169,6 +170,10 @@ def _unusable(records: list[Record], classes: list[str], config: PrepareDataConf
     if "background" in classes:
         problems.append("a class is named background, which is what pixels of no class are called; rename the tag")
     return problems
+
+
+def _test_size(test: list[Record]) -> list[str]:
+    return [f"{len(test)} test"] if test else []
 
 
 def _notes(manifest: Manifest) -> list[str]:

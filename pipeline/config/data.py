@@ -23,6 +23,9 @@ class VocData(Knobs):
 
     train_split: Literal["train", "train_aug"] = knob("train", "train (1,464 ids), train_aug (10,582 ids, with SBD)")
     sbd_root: Annotated[Name | None, Maybe] = knob(None, "folder of SBD, whose train.txt and val.txt train_aug needs")
+    test: bool = knob(
+        False, "predict the test photographs too (1,456 ids without tags and masks), for the evaluation server"
+    )
     download: bool = knob(False, "fetch VOC 2012 (and SBD for train_aug) through torchvision into data.root")
 
 

@@ -111,7 +111,7 @@ def test_later_layers_win() -> None:
     assert resolve(shipped(method="bao_static", profile="paper")).localizer.bao.confidence_pair == [0.6, 0.25]
 
 
-COCO = {
+COCO: dict[str, dict[str, Any]] = {
     "toco": {
         "bg_thresh": 0.45,
         "localizer.toco.temperature": 1.0,
