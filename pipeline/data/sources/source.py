@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from models.knobs import Count, Fraction, Maybe, Name, Positive
 from pipeline.data.manifest import PREPARED, Record
 from pipeline.data.outlines import Outline
+from pipeline.run.files import expanded
 from pipeline.run.told import Told
 
 SPLITS = ("train", "val")
@@ -57,7 +58,7 @@ def data_root(config: PrepareDataConfig) -> Path:
     if config.name == "scenes":
         return PREPARED / "scenes"
     assert config.root is not None, "configure refuses data.root = none for data sets that need it"
-    return Path(config.root)
+    return expanded(config.root)
 
 
 def label_map(chosen: Sequence[str], known: Sequence[str]) -> list[int] | None:

@@ -23,6 +23,7 @@ from pipeline.data.manifest import Record
 from pipeline.data.sources.source import SPLITS, PrepareDataConfig, Source, data_root, label_map
 from pipeline.data.sources.tags_csv import read_tags
 from pipeline.run.errors import UserError
+from pipeline.run.files import expanded
 
 CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -137,7 +138,7 @@ def _added_lists(root: Path, home: Path, settings: VocData) -> list[Path]:
     beside = [home / LISTS / name for name in AUG_LISTS if (home / LISTS / name).is_file()]
     if beside and settings.sbd_root is None:
         return beside[:1]
-    sbd = Path(settings.sbd_root) if settings.sbd_root else root / "sbd"
+    sbd = expanded(settings.sbd_root) if settings.sbd_root else root / "sbd"
     if settings.download and _sbd_lists(sbd) is None:
         from torchvision.datasets import SBDataset
 
