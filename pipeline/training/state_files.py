@@ -53,6 +53,6 @@ def reason(error: Exception) -> str:
     """What a library says is wrong with a file, in one line."""
     text = str(error)
     if refused := re.search(r"Unsupported global: GLOBAL (\S+)", text):
-        return f"it holds a {refused[1]}; {CONVERTER} IN OUT.safetensors takes those of training scripts"
+        return f"it holds {refused[1]}; {CONVERTER} IN OUT.safetensors takes those of training scripts"
     first_sentence = re.split(r"[.]\s|\n", text)[0]
     return f"{type(error).__name__}: {first_sentence}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -76,11 +77,14 @@ def load_initial(
         state = read_state(path)
         if hashes and sha256(path) != hashes.get(weights):
             raise UserError(f"weights {path} have changed since configure looked at them; {LOOK_AGAIN}")
-    _fill(network, name, weights, state)
+    try:
+        network.load_pretrained(state)
+    except ValueError as error:
+        raise UserError(f"weights {weights} for {name}: {error}") from error
 
 
 def check_file(name: str, weights: str) -> None:
-    """Find out whether a file of initial weights can be read and fits, without memory for the network.
+    """Find out whether a file of initial weights can be read and fits.
 
     Args:
         name: of the network or its trunk.
@@ -89,14 +93,18 @@ def check_file(name: str, weights: str) -> None:
     Raises:
         UserError: it cannot be read or does not fit; all differences are listed.
     """
-    state = read_state(expanded(weights))
+    if problem := misfit(name, read_state(expanded(weights))):
+        raise UserError(f"weights {weights} for {name}: {problem}")
+
+
+def misfit(name: str, state: State) -> str:
+    """Why a state dict cannot be the initial weights of a network, or nothing; the network takes no memory."""
     with torch.device("meta"):
         network = carrier(name)
-    _fill(network, name, weights, {key: value.to("meta") for key, value in state.items()})
-
-
-def _fill(network: Pretrained, name: str, weights: str, state: State) -> None:
-    try:
-        network.load_pretrained(state)
-    except ValueError as error:
-        raise UserError(f"weights {weights} for {name}: {error}") from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # counters of batches are made on the CPU, and go nowhere
+        try:
+            network.load_pretrained({key: value.to("meta") for key, value in state.items()})
+        except ValueError as error:
+            return str(error)
+    return ""
