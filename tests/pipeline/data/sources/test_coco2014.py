@@ -13,12 +13,15 @@ from PIL import Image
 from pycocotools import mask
 
 from models.labels import IGNORE
+from pipeline import make_masks
 from pipeline.data import packed_masks
 from pipeline.data.ground_truth import GroundTruth, Labels
 from pipeline.data.manifest import PREPARED, Manifest
+from pipeline.data.masks import read_mask
 from pipeline.data.sources import coco2014
 from pipeline.data.sources.coco2014 import RunLengths, run_lengths
 from pipeline.data.sources.source import PrepareDataConfig
+from pipeline.evaluate import EvaluateConfig, evaluate
 from pipeline.run.errors import UserError
 from tests.support.coco import (
     CROWD,
@@ -33,7 +36,9 @@ from tests.support.coco import (
     write_coco,
     write_instances,
 )
+from tests.support.project import configure
 from tests.support.sources import configuration, ground_truth, notes, prepare, refusal, tags_of
+from tests.support.stages import run_light
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
 
@@ -86,6 +91,21 @@ def test_masks_are_drawn_smaller_objects_above_and_crowds_void() -> None:
     assert set(np.unique(drawn[name_of("val", 7)])) == {0, IGNORE}
     assert (drawn[name_of("val", 11)][:, 0] == CAT).all()
     assert "the smaller one wins" in notes()
+
+
+def test_drawn_masks_are_learned_from_and_scored_as_files_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    write_coco()
+    manifest = prepare(coco())
+    configure(method="supervised", data__name="coco2014", data__root="photos", stages=["make_masks"])
+    run_light(make_masks)
+    drawn, train = masks(manifest), manifest.split("train")
+    learned = {r.id: read_mask(Path(f"data/masks/{r.id}.png"), r.size) for r in train.records}
+    assert all((learned[name] == drawn[name]).all() for name in learned) and len(learned) == 3
+    config = EvaluateConfig(bg_thresh=None, protocol={}, code={})
+    scores = evaluate("masks", train, config, Path("photos"), Path("plots"))
+    assert (
+        scores["images"] == 3 and scores["miou"] == 1.0 and scores["per_class"].keys() == {"background", "car", "cat"}
+    )
 
 
 def test_objects_of_equal_size_keep_their_order() -> None:
