@@ -21,6 +21,7 @@ from pycocotools import mask
 from pydantic import BaseModel, Field, ValidationError
 from tqdm import tqdm
 
+from models.labels import IGNORE
 from pipeline.config.data import CocoData
 from pipeline.data.manifest import Record
 from pipeline.data.outlines import Outline
@@ -55,7 +56,7 @@ class Category(BaseModel):
     """A class."""
 
     id: int
-    name: Annotated[str, Field(min_length=1)]
+    name: Annotated[str, Field(pattern=r"^[^|\x00-\x1f]+$")]  # tags are parted by | in the manifest
 
 
 class Annotation(BaseModel):
@@ -105,10 +106,9 @@ def read(config: PrepareDataConfig, workers: int) -> Source:
         Record(r.id, r.split, r.image, r.width, r.height, tuple(name for name in classes if name in r.tags))
         for r in (*train.records, *val.records)
     ]
-    notes = [
-        f"{train.empty} train and {val.empty} val photographs without objects are left out",
-        "masks are drawn from outlines: crowds are void (255); where objects overlap, the smaller one wins",
-    ]
+    notes = ["masks are drawn from outlines: crowds are void (255); where objects overlap, the smaller one wins"]
+    if train.empty or val.empty:
+        notes.append(f"{train.empty} train and {val.empty} val photographs without objects are left out")
     outlines = train.outlines | val.outlines
     labels = label_map(classes, train.classes)
     return Source(records, list(classes), label_map=labels, notes=notes, problems=problems, outlines=outlines)
@@ -176,6 +176,8 @@ def _faults(
     instances: Instances, labels: dict[int, int], images: dict[int, Image], max_megapixels: float
 ) -> Iterable[str]:
     """What the file contradicts itself in, or what cannot be used of it."""
+    if len(labels) >= IGNORE:
+        yield f"{len(labels)} categories, but masks hold {IGNORE - 1}"
     if len(labels) < len(instances.categories):
         yield "two categories have the same id"
     if len({category.name for category in instances.categories}) < len(instances.categories):

@@ -213,6 +213,7 @@ def changed(change: Callable[[dict[str, Any]], object]) -> str:
         ("images", {"id": 2}, "two images have the same id"),
         ("categories", {"id": 17}, "two categories have the same id"),
         ("categories", {"name": "cat"}, "two categories have the same name"),
+        ("categories", {"name": "a|b"}, "categories.0.name: String should match pattern"),
         ("annotations", {"category_id": 4}, "annotation 100: there is no category 4"),
         ("annotations", {"image_id": 99}, "annotation 100: there is no image 99"),
         ("annotations", {"segmentation": [[1, 2, 3, 4, 5]]}, "annotation 100: a polygon has an odd number"),
@@ -226,6 +227,11 @@ def changed(change: Callable[[dict[str, Any]], object]) -> str:
 def test_contradictions_are_told_with_their_place(key: str, values: dict[str, Any], message: str) -> None:
     told = changed(lambda content: content[key][0].update(values))
     assert "photos/annotations/instances_train2014.json: " in told and message in told
+
+
+def test_masks_hold_254_classes() -> None:
+    more = [{"id": number, "name": f"c{number}"} for number in range(100, 352)]
+    assert "255 categories, but masks hold 254" in changed(lambda content: content["categories"].extend(more))
 
 
 def test_not_a_number_is_no_coordinate() -> None:
