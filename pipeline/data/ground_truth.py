@@ -64,13 +64,18 @@ def known_labels(path: Path, labels: Labels, label_map: NDArray[np.uint8] | None
 
 
 class GroundTruth:
-    """The masks that a data set comes with, in this project's labels."""
+    """The masks that a data set comes with, in this project's labels.
+
+    Args:
+        manifest: names the classes.
+        root: the folder of the photographs, the attribute `root` too.
+    """
 
     def __init__(self, manifest: Manifest, root: Path) -> None:
         content = read_json(PREPARED / "ground_truth.json", "prepare_data")
+        self.root = root
         self.masks: dict[str, str] = content["masks"]
-        files = READERS[content.get("reader", "png")]
-        self.mask_of, self.root = files.read, files.root or root
+        self.files = READERS[content.get("reader", "png")]
         self.tune = frozenset[str](content["tune"])
         label_map = content["label_map"]
         self.label_map = None if label_map is None else np.array(label_map, dtype=np.uint8)
@@ -98,8 +103,8 @@ class GroundTruth:
                 photograph, or labels that no class has.
         """
         name = self.masks[record.id]
-        path = inside(self.root, name)
-        labels = self.mask_of(path, record)
+        path = inside(self.files.root or self.root, name)
+        labels = self.files.read(path, record)
         self._check_unchanged(name, path)
         return known_labels(path, labels, self.label_map, self.labels - 1)
 

@@ -98,6 +98,7 @@ def test_drawn_masks_are_learned_from_and_scored_as_files_are(monkeypatch: pytes
     manifest = prepare(coco())
     configure(method="supervised", data__name="coco2014", data__root="photos", stages=["make_masks"])
     run_light(make_masks)
+    assert GroundTruth(manifest, Path("photos")).root == Path("photos"), "masks lie elsewhere, photographs do not"
     drawn, train = masks(manifest), manifest.split("train")
     learned = {r.id: read_mask(Path(f"data/masks/{r.id}.png"), r.size) for r in train.records}
     assert all((learned[name] == drawn[name]).all() for name in learned) and len(learned) == 3
