@@ -47,7 +47,7 @@ def main(runtime: Runtime) -> None:
     if problems:
         raise UserError(f"data.name = {config.name}: the data cannot be used as they are:\n{listed(problems)}")
     manifest = Manifest(tuple(record for record in checked if record.split in SPLITS), tuple(source.classes))
-    test = [record for record in checked if record.split == "test"]
+    test = tuple(record for record in checked if record.split == "test")
     notes = [*source.notes, *_notes(manifest)]
     drawn, drawn_hashes = draw_masks(source, checked, runtime.workers)
     save_manifest(PREPARED, manifest, test)
@@ -56,8 +56,8 @@ def main(runtime: Runtime) -> None:
     save_ground_truth(PREPARED, masks, source.label_map, reader, tune, hashes | drawn_hashes)
     write_json(PREPARED / "notes.json", notes)
     (PREPARED / "scenes").mkdir(exist_ok=True)  # an output of the stage, also where photographs lie elsewhere
-    parts = {"train": manifest.split("train"), config.validate_on: manifest.split("val")}
-    sizes = ", ".join([*(f"{len(part.records)} {name}" for name, part in parts.items()), *_test_size(test)])
+    parts = {"train": manifest.split("train").records, config.validate_on: manifest.split("val").records}
+    sizes = ", ".join(f"{len(part)} {name}" for name, part in (parts | ({"test": test} if test else {})).items())
     print(f"{sizes} images, {len(manifest.classes)} classes, {len(masks)} masks for evaluation")
     for note in notes:
         print(f"note: {note}")
@@ -170,10 +170,6 @@ def _unusable(records: list[Record], classes: list[str], config: PrepareDataConf
     if "background" in classes:
         problems.append("a class is named background, which is what pixels of no class are called; rename the tag")
     return problems
-
-
-def _test_size(test: list[Record]) -> list[str]:
-    return [f"{len(test)} test"] if test else []
 
 
 def _notes(manifest: Manifest) -> list[str]:

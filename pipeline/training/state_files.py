@@ -18,7 +18,7 @@ State = Mapping[str, Tensor]
 WRAPPERS = ("state_dict", "model")
 """Under which of its entries a training's checkpoint may have its state dict."""
 
-CONVERTER = "python -m tools.convert_weights"
+CONVERTER = "python -m tools.convert_weights IN OUT.safetensors"
 
 
 def read_state(path: Path, allowed: Sequence[type] = ()) -> State:
@@ -40,7 +40,7 @@ def read_state(path: Path, allowed: Sequence[type] = ()) -> State:
     except FileNotFoundError as error:
         raise UserError(f"weights {path} not found; give imagenet, none, or the path of a state dict") from error
     except Exception as error:  # torch.load raises many kinds; none may reach the user as a traceback
-        raise UserError(f"weights {path} cannot be read as plain tensors: {reason(error)}") from error
+        raise UserError(f"weights {path} cannot be read as plain tensors: {reason(error, allowed)}") from error
     for key in WRAPPERS:
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
@@ -49,10 +49,11 @@ def read_state(path: Path, allowed: Sequence[type] = ()) -> State:
     return state
 
 
-def reason(error: Exception) -> str:
+def reason(error: Exception, allowed: Sequence[type]) -> str:
     """What a library says is wrong with a file, in one line."""
     text = str(error)
     if refused := re.search(r"Unsupported global: GLOBAL (\S+)", text):
-        return f"it holds {refused[1]}; {CONVERTER} IN OUT.safetensors takes those of training scripts"
+        advice = "save the state dict alone" if allowed else f"{CONVERTER} takes files of training scripts"
+        return f"it holds {refused[1]}; {advice}"
     first_sentence = re.split(r"[.]\s|\n", text)[0]
     return f"{type(error).__name__}: {first_sentence}"
