@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
-from models.registry import BACKBONES, CLASSIFIERS, ENCODERS, NETWORKS
+from models.registry import BACKBONES, CLASSIFIERS, ENCODERS, NETWORKS, SEGMENTERS
 
 
 def found(at: str) -> Any:
@@ -28,6 +28,16 @@ def build(description: Mapping[str, Any]) -> Any:
 def trunk(name: str) -> Any:
     """A backbone or encoder by its name, with random weights."""
     return found((BACKBONES | ENCODERS)[name].at)()
+
+
+def carrier(name: str) -> Any:
+    """What the initial weights of a name load into, with random weights: a classifier, a segmenter, or a trunk.
+
+    A classifier is as good as the trunk of the same name: both load the trunk.
+    """
+    if name in CLASSIFIERS:
+        return build(classifier_description(name, classes=1, dropout=0.0))
+    return build({"network": name, "labels": 2}) if name in SEGMENTERS else trunk(name)
 
 
 def classifier_description(network: str, classes: int, dropout: float) -> dict[str, Any]:

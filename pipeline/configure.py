@@ -11,11 +11,14 @@ from pathlib import Path
 
 from pipeline.config.load import load_params
 from pipeline.config.params import Params
-from pipeline.config.stages import initial_weights, runtime, stage_configs
+from pipeline.config.stages import initial_weights, is_file, runtime, stage_configs
 from pipeline.run.errors import UserError, listed
-from pipeline.run.files import write_json
+from pipeline.run.files import expanded, write_json
 from pipeline.run.stage import run_stage
 from pipeline.run.told import CONFIG
+
+INSTALLED = "package:"
+"""What sources of ImageNet weights begin with that lie on the machine already (`models.registry`)."""
 
 
 def main() -> None:
@@ -28,21 +31,41 @@ def main() -> None:
 
 
 def check_weights(params: Params) -> None:
-    """Refuse initial weights that cannot be had, before any work.
+    """Refuse initial weights that cannot be had, before any work; those that a library must fetch are fetched now.
 
     Raises:
-        UserError: a file is missing, or no library carries the ImageNet weights of a network; all are named at once.
+        UserError: a file is missing, damaged or of another network, or no library carries the ImageNet weights of a
+            network, or they cannot be fetched; all are named at once.
     """
     problems = []
     for group, (network, imagenet, weights) in initial_weights(params).items():
-        if weights == "imagenet" and imagenet is None:
-            problems.append(
-                f"{group}.weights = imagenet: no library carries those of {network}; give the authors' file"
-            )
-        elif weights.lower() not in ("imagenet", "none") and not Path(weights).is_file():
-            problems.append(f"{group}.weights = {weights}: no such file; give imagenet, none, or a path")
+        try:
+            check_start(network, imagenet, weights)
+        except UserError as error:
+            problems.append(f"{group}.weights = {weights}: {error}")
     if problems:
         raise UserError("initial weights are missing:\n" + listed(problems))
+
+
+def check_start(network: str, imagenet: str | None, weights: str) -> None:
+    """Refuse initial weights of one network that cannot be had; PyTorch is loaded only where it must look at a file.
+
+    Raises:
+        UserError: saying what is wrong and what to do.
+    """
+    if weights.lower() == "imagenet":
+        if imagenet is None:
+            raise UserError(f"no library carries those of {network}; give the authors' file")
+        if not imagenet.startswith(INSTALLED):
+            from pipeline.training.imagenet import fetch_imagenet
+
+            fetch_imagenet(network, imagenet)
+    elif is_file(weights):
+        if not expanded(weights).is_file():
+            raise UserError("no such file; give imagenet, none, or a path")
+        from pipeline.training.weights import check_file
+
+        check_file(network, weights)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,8 @@
 """Stage predict: the segmentation network's masks of the validation photographs, without tags.
 
+Test photographs, which have neither tags nor masks, are predicted too where the data set gives some
+(`data.voc2012.test`); `tools.voc_archive` packs their masks for the evaluation server.
+
 Nothing is trained here, so other scales or another CRF retrain nothing. A photograph that is done is never done again
 after a kill.
 """
@@ -19,7 +22,7 @@ from models.segmenters.knobs import PredictKnobs
 from models.segmenters.segmenter import Segmenter, predict
 from pipeline.data.dataset import resized_view
 from pipeline.data.images import SMALLEST_SIDE, scaled_size
-from pipeline.data.manifest import PREPARED, Manifest, Record, load_manifest
+from pipeline.data.manifest import MANIFEST, PREPARED, TEST, Manifest, Record, load_manifest, load_test
 from pipeline.data.masks import write_mask
 from pipeline.data.photographs import Photographs
 from pipeline.maps.background import hard_channels
@@ -32,7 +35,7 @@ from pipeline.run.stage import run_distributed_stage
 from pipeline.run.told import CrfTold, told
 from pipeline.training.weights import load_network
 
-INPUT, OUTPUT = Path("data/segmenter"), Path("data/predictions")
+INPUT, OUTPUT, TEST_OUTPUT = Path("data/segmenter"), Path("data/predictions"), Path("data/test_predictions")
 
 Labels = NDArray[np.uint8]
 
@@ -44,16 +47,18 @@ class PredictConfig(PredictKnobs, CrfTold):
 def main(machine: Machine) -> None:
     """Predict what is not there yet, then put all of it into place."""
     config = told("predict", PredictConfig)
-    inputs = [INPUT, PREPARED / "manifest.csv", PREPARED / "classes.json"]
+    inputs = [INPUT, *(PREPARED / name for name in (MANIFEST, TEST, "classes.json"))]
     with resume_folder("predict", config, inputs) as folder:
         network, masks = load_segmenter(INPUT, machine), folder / "masks"
-        held_out = load_manifest().split("val")
-        predict_split(network, held_out, config, masks, machine)
+        splits = {OUTPUT: load_manifest().split("val"), TEST_OUTPUT: load_test()}
+        for split in splits.values():
+            predict_split(network, split, config, masks, machine)
         barrier()
         if rank() == 0:
-            with new_folder(OUTPUT) as output:
-                for record in held_out.records:  # a killed run may have left a temporary file beside them
-                    shutil.copyfile(masks / f"{record.id}.png", output / f"{record.id}.png")
+            for place, split in splits.items():
+                with new_folder(place) as output:
+                    for record in split.records:  # a killed run may have left a temporary file beside them
+                        shutil.copyfile(masks / f"{record.id}.png", output / f"{record.id}.png")
 
 
 def load_segmenter(folder: Path, machine: Machine) -> Segmenter:

@@ -16,16 +16,18 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from pipeline.data.ground_truth import READERS, known_labels
+from pipeline.data.ground_truth import known_labels, read_png
 from pipeline.data.images import read_image
 from pipeline.data.manifest import PREPARED, Manifest, Record, save_ground_truth, save_manifest
+from pipeline.data.packed_masks import pack_drawn
 from pipeline.data.sources.source import SPLITS, PrepareDataConfig, Source, data_root
 from pipeline.data.tune import set_apart, validated_on_tune
 from pipeline.run.errors import UserError, listed
-from pipeline.run.files import inside, sha256, write_json
+from pipeline.run.files import inside, new_folder, sha256, write_json
 from pipeline.run.stage import run_light_stage
 from pipeline.run.told import Runtime, told
 
+MASKS = "masks"
 MOST_CLASSES = 254  # masks are 8 bits: 0 is background, 255 is ignored
 
 
@@ -37,23 +39,26 @@ def main(runtime: Runtime) -> None:
     """
     config = told("prepare_data", PrepareDataConfig)
     source, root = _source(config, runtime.workers), data_root(config)
-    records = split_records(source, config)
+    records = [*split_records(source, config), *(record for record in source.records if record.split == "test")]
     checked, problems = check_images(root, records, config.max_megapixels, runtime.workers)
     hashes, wrong = check_masks(root, source, checked, runtime.workers)
     problems = [*source.problems, *problems, *wrong]
     problems = problems or _unusable(records, source.classes, config)
     if problems:
         raise UserError(f"data.name = {config.name}: the data cannot be used as they are:\n{listed(problems)}")
-    manifest = Manifest(tuple(checked), tuple(source.classes))
+    manifest = Manifest(tuple(record for record in checked if record.split in SPLITS), tuple(source.classes))
+    test = tuple(record for record in checked if record.split == "test")
     notes = [*source.notes, *_notes(manifest)]
-    save_manifest(PREPARED, manifest)
+    drawn, drawn_hashes = draw_masks(source, checked, runtime.workers)
+    save_manifest(PREPARED, manifest, test)
     tune = set_apart(manifest.records, config.tune) if config.validate_on == "val" else []
-    save_ground_truth(PREPARED, source.masks, source.label_map, source.reader, tune, hashes)
+    masks, reader = (drawn, "packed") if source.outlines else (source.masks, "png")
+    save_ground_truth(PREPARED, masks, source.label_map, reader, tune, hashes | drawn_hashes)
     write_json(PREPARED / "notes.json", notes)
     (PREPARED / "scenes").mkdir(exist_ok=True)  # an output of the stage, also where photographs lie elsewhere
-    parts = {"train": manifest.split("train"), config.validate_on: manifest.split("val")}
-    sizes = ", ".join(f"{len(part.records)} {name}" for name, part in parts.items())
-    print(f"{sizes} images, {len(manifest.classes)} classes, {len(source.masks)} masks for evaluation")
+    parts = {"train": manifest.split("train").records, config.validate_on: manifest.split("val").records}
+    sizes = ", ".join(f"{len(part)} {name}" for name, part in (parts | ({"test": test} if test else {})).items())
+    print(f"{sizes} images, {len(manifest.classes)} classes, {len(masks)} masks for evaluation")
     for note in notes:
         print(f"note: {note}")
 
@@ -96,6 +101,11 @@ def _checked(root: Path, record: Record, max_megapixels: float) -> Record | str:
     try:
         path = inside(root, record.image)
         height, width, _ = read_image(path, max_megapixels).shape
+        if record.size not in ((0, 0), (height, width)):
+            raise UserError(
+                f"{path}: {width}x{height} pixels, but its annotations are of {record.width}x{record.height}; restore "
+                "the photograph that they were made for"
+            )
         return replace(record, width=width, height=height, sha256=sha256(path))
     except UserError as error:
         return str(error)
@@ -106,7 +116,7 @@ def check_masks(root: Path, source: Source, records: list[Record], workers: int)
 
     Args:
         root: folder that the masks' paths are relative to.
-        source: names the masks, their reader and their labels.
+        source: names the masks and their labels.
         records: photographs that are good, with their sizes.
         workers: threads.
 
@@ -119,7 +129,7 @@ def check_masks(root: Path, source: Source, records: list[Record], workers: int)
     def problem(record: Record) -> str | None:
         try:
             path = inside(root, source.masks[record.id])
-            known_labels(path, READERS[source.reader](path, record), label_map, len(source.classes))
+            known_labels(path, read_png(path, record), label_map, len(source.classes))
         except UserError as error:
             return str(error)
         return None
@@ -130,6 +140,18 @@ def check_masks(root: Path, source: Source, records: list[Record], workers: int)
         files = sorted({source.masks[record.id] for record in masked}) if not problems else []
         hashes = dict(zip(files, pool.map(lambda file: sha256(root / file), files), strict=True))
     return hashes, problems
+
+
+def draw_masks(source: Source, records: list[Record], workers: int) -> tuple[dict[str, str], dict[str, str]]:
+    """Draw masks from outlines into `data/prepared/masks`; for data sets without outlines that folder is empty.
+
+    Returns:
+        The file of every photograph's mask, below `data/prepared`, by id, and SHA-256 of the files by path.
+    """
+    with new_folder(PREPARED / MASKS) as folder:
+        shards = pack_drawn(folder, records, source.outlines, workers) if source.outlines else {}
+    masks = {identity: f"{MASKS}/{shard}" for identity, shard in shards.items()}
+    return masks, {file: sha256(PREPARED / file) for file in sorted(set(masks.values()))}
 
 
 def _unusable(records: list[Record], classes: list[str], config: PrepareDataConfig) -> list[str]:

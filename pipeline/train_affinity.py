@@ -49,7 +49,13 @@ def main(machine: Machine) -> None:
         torch.manual_seed(derived_seed("affinity", config.seed))
         description = {"network": config.network, "backbone": config.backbone, "reading": config.reading}
         network = build(description)
-        load_initial(network.backbone, config.backbone, config.weights, BACKBONES[config.backbone].imagenet)
+        load_initial(
+            network.backbone,
+            config.backbone,
+            config.weights,
+            BACKBONES[config.backbone].imagenet,
+            config.weights_sha256,
+        )
         normalisation = (network.backbone.mean, network.backbone.std)
         views = LabelledViews(manifest, machine.root, config.augmentation, normalisation, labels)
         task = AffinityTask(network, config.optimisation, config.radius)

@@ -63,7 +63,9 @@ def main(machine: Machine) -> None:
     with resume_folder("train_classifier", config, [PREPARED / "manifest.csv", PREPARED / "classes.json"]) as folder:
         torch.manual_seed(derived_seed("classifier", config.seed))
         network = build(description)
-        load_initial(network, config.network, config.weights, CLASSIFIERS[config.network].imagenet)
+        load_initial(
+            network, config.network, config.weights, CLASSIFIERS[config.network].imagenet, config.weights_sha256
+        )
         normalisation = (network.backbone.mean, network.backbone.std)
         views = TaggedViews(manifest.split("train"), machine.root, config.augmentation, normalisation)
         task = ClassifierTask(network, config.optimisation)

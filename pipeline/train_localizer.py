@@ -125,7 +125,9 @@ def start_of(config: TrainLocalizerConfig, manifest: Manifest) -> Start:
         classes=len(manifest.classes),
         classifier=read_json(CLASSIFIER / "network.json", "train_classifier"),
         classifier_state=lambda: load_network(CLASSIFIER, "train_classifier").state_dict(),
-        load_pretrained=lambda network, name, weights: load_initial(network, name, weights, trunks[name].imagenet),
+        load_pretrained=lambda network, name, weights: load_initial(
+            network, name, weights, trunks[name].imagenet, config.weights_sha256
+        ),
     )
 
 

@@ -65,7 +65,7 @@ def train(manifest: Manifest, config: TrainSegmenterConfig, folder: Path, machin
     description = {"network": config.network, "labels": len(manifest.classes) + 1}
     torch.manual_seed(derived_seed("segmenter", config.seed))
     network = build(description)
-    load_initial(network, config.network, config.weights, SEGMENTERS[config.network].imagenet)
+    load_initial(network, config.network, config.weights, SEGMENTERS[config.network].imagenet, config.weights_sha256)
     normalisation = (network.mean, network.std)
     views = LabelledViews(manifest.split("train"), machine.root, config.augmentation, normalisation, MASKS)
     task = SegmenterTask(network, config.optimisation)

@@ -58,8 +58,11 @@ class TocoKnobs(MethodKnobs):
         ["regions", "pairs", "masks"],
         "where the threshold moves: regions (of local views), pairs (of tokens), masks (of the decoder)",
     )
-    label_source: Literal["final", "aux"] = knob(
-        "final", "maps that label the decoder's masks: final, aux (an earlier block)", "ToCo (released)"
+    final_labels_start: Share = knob(
+        0.0,
+        "share of all steps after which the last block's maps label the decoder's masks; before, those of the earlier "
+        "block do; 1: always those",
+        "ToCo (released)",
     )
     ptc_weight: NonNegative = knob(0.2, "weight of patch token contrast; 0: off", "ToCo (released, published)")
     ctc_weight: NonNegative = knob(0.5, "weight of class token contrast; 0: off", "ToCo (released, published)")

@@ -6,7 +6,7 @@ Ru et al., CVPR 2023; "the dual-branch paper" is doi:10.19651/j.cnki.emt.2416644
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -55,12 +55,16 @@ class Views(NamedTuple):
 
 
 class Thresholds(NamedTuple):
-    """Background scores: `low` everywhere, and the high one where it serves regions, pairs and decoder masks."""
+    """Background scores: `low` everywhere, and the high one where it serves regions, pairs and decoder masks.
+
+    `labelled_by` says whose maps label the decoder's masks: those of the last or of the earlier block.
+    """
 
     low: Threshold
     regions: Threshold
     pairs: Threshold
     masks: Threshold
+    labelled_by: Literal["final", "aux"] = "final"
 
 
 def toco_losses(
@@ -105,7 +109,7 @@ def toco_losses(
         regions = region_mask(aux, views.tags, thresholds.low, thresholds.regions)
         losses["ctc"] = contrast_of_views(network, contrast, output, views, regions, knobs, generator)
     if "masks" in wanted:
-        cams = final if knobs.label_source == "final" else aux
+        cams = final if thresholds.labelled_by == "final" else aux
         pixels = denormalised(views.first, network.mean, network.std)
         labels = refined_labels(
             pixels, cams, views.tags, thresholds.low, thresholds.masks, views.boxes, PAR(tuple(knobs.dilations))

@@ -86,13 +86,18 @@ class TocoTask(LocalizerTask):
         return weights | {"masks": knobs.mask_weight if self.done >= knobs.mask_start else 0.0}
 
     def thresholds(self, tags: Tensor) -> Thresholds:
-        """Background scores now: the high one moves where the knobs say so, elsewhere it keeps its first value."""
+        """Background scores now: the high one moves where the knobs say so, elsewhere it keeps its first value.
+
+        The maps that label the decoder's masks change once, where the knobs say so.
+        """
         start, end = self.knobs.high
         moving: float | Tensor = cosine_threshold(self.done, start, end, total=1)
         if self.knobs.high_of_classes is not None:
             ends = [cosine_threshold(self.done, start, value, total=1) for value in self.knobs.high_of_classes]
             moving = class_thresholds(torch.tensor(ends, device=tags.device), tags)
-        return Thresholds(self.knobs.low, *(moving if use in self.knobs.high_moves else start for use in USES))
+        regions, pairs, masks = (moving if use in self.knobs.high_moves else start for use in USES)
+        source: Literal["final", "aux"] = "final" if self.done >= self.knobs.final_labels_start else "aux"
+        return Thresholds(self.knobs.low, regions, pairs, masks, source)
 
     def after_step(self, epoch: int, step: int, steps: int) -> None:
         """Count a step; with how many epochs there are, it becomes a share."""

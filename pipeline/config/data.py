@@ -23,7 +23,19 @@ class VocData(Knobs):
 
     train_split: Literal["train", "train_aug"] = knob("train", "train (1,464 ids), train_aug (10,582 ids, with SBD)")
     sbd_root: Annotated[Name | None, Maybe] = knob(None, "folder of SBD, whose train.txt and val.txt train_aug needs")
+    test: bool = knob(
+        False, "predict the test photographs too (1,456 ids without tags and masks), for the evaluation server"
+    )
     download: bool = knob(False, "fetch VOC 2012 (and SBD for train_aug) through torchvision into data.root")
+
+
+class CocoData(Knobs):
+    """COCO 2014, or a data set in its format."""
+
+    official: bool = knob(
+        True,
+        "true: 80 classes, 82,081 and 40,137 photographs with objects, as in COCO; false: other data in its format",
+    )
 
 
 class FolderData(Knobs):
@@ -42,8 +54,8 @@ class FolderData(Knobs):
 class DataKnobs(Knobs):
     """Where photographs and tags come from."""
 
-    name: Literal["scenes", "voc2012", "folder"] = knob(
-        "scenes", "scenes (bundled, drawn), voc2012, folder (a folder of photographs and a CSV of tags)"
+    name: Literal["scenes", "voc2012", "coco2014", "folder"] = knob(
+        "scenes", "scenes (bundled, drawn), voc2012, coco2014, folder (a folder of photographs and a CSV of tags)"
     )
     root: Annotated[Name | None, Maybe] = knob(
         None, "folder of the photographs, except for scenes; absolute for queued and --temp runs"
@@ -64,6 +76,7 @@ class DataKnobs(Knobs):
     )
     scenes: ScenesData = ScenesData()
     voc2012: VocData = VocData()
+    coco2014: CocoData = CocoData()
     folder: FolderData = FolderData()
 
     @model_validator(mode="after")

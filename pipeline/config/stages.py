@@ -9,6 +9,7 @@ from models.registry import AFFINITIES, BACKBONES, CLASSIFIERS, ENCODERS, NETWOR
 from pipeline.config.code import code_digest
 from pipeline.config.params import Params
 from pipeline.config.pixel_labels import pixel_labels
+from pipeline.run.files import expanded, sha256
 from pipeline.run.told import Runtime
 from pipeline.scoring.artefacts import EVALUATED
 
@@ -62,18 +63,32 @@ def _knobs(params: Params) -> dict[str, Json]:
         evaluated["evaluate_refined"]["masks"] = p["masks"] | _crf(params, params.masks.crf)
     return {
         "prepare_data": data | {"source": p["data"][params.data.name]},
-        "train_classifier": p["classifier"] | seed | {"protocol": protocols["classifier"]},
-        "train_localizer": _localizer(params) | _crf(params, *_static_kernels(params)) | seed,
+        "train_classifier": p["classifier"]
+        | seed
+        | {"protocol": protocols["classifier"]}
+        | _hashes(params, "classifier"),
+        "train_localizer": _localizer(params)
+        | _crf(params, *_static_kernels(params))
+        | seed
+        | _hashes(params, "localizer"),
         "extract_cams": params.cams.told(),
-        "train_affinity": p["affinity"] | _crf(params, _affinity_kernels(params)) | seed,
+        "train_affinity": p["affinity"] | _crf(params, _affinity_kernels(params)) | seed | _hashes(params, "affinity"),
         "refine_cams": p["refine"],
         "choose_background": {"bg_thresh": p["bg_thresh"]},
         "make_masks": _masks(params),
-        "train_segmenter": p["segmenter"] | seed,
+        "train_segmenter": p["segmenter"] | seed | _hashes(params, "segmenter"),
         "predict": p["predict"] | _crf(params, params.predict.crf),
         **evaluated,
         "report": p["report"] | {"params": shown(params)},
     }
+
+
+def _hashes(params: Params, stage: str) -> Json:
+    """Hashes of the files of initial weights that a training reads, by path; nothing for weights of libraries."""
+    wanted = {weights for group, (_, _, weights) in initial_weights(params).items() if group.split(".")[0] == stage}
+    files = {weights: expanded(weights) for weights in sorted(wanted) if is_file(weights)}
+    found = {weights: sha256(path) for weights, path in files.items() if path.is_file()}
+    return {"weights_sha256": found} if found else {}
 
 
 def _localizer(params: Params) -> Json:
@@ -161,6 +176,11 @@ def _localizer_entries(params: Params) -> list[Any]:
         return []
     trunks = [group.backbone for group in params.localizer.groups().values() if hasattr(group, "backbone")]
     return _built(params.training.network, *trunks)
+
+
+def is_file(weights: str) -> bool:
+    """Whether a knob of initial weights names a file."""
+    return weights.lower() not in ("imagenet", "none")
 
 
 def initial_weights(params: Params) -> dict[str, tuple[str, str | None, str]]:

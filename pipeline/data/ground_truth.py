@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from models.labels import IGNORE
 from pipeline.data.manifest import PREPARED, Manifest, Record
 from pipeline.data.masks import read_mask
+from pipeline.data.packed_masks import read_packed
 from pipeline.run.errors import UserError
 from pipeline.run.files import inside, read_json, sha256
 
@@ -24,8 +26,20 @@ def read_png(path: Path, record: Record) -> Labels:
     return read_mask(path, record.size)
 
 
-READERS: dict[str, Reader] = {"png": read_png}
-"""How the mask (H, W) of a photograph is read from the file that holds it, in the labels of that file."""
+class MaskFiles(NamedTuple):
+    """How masks lie in files.
+
+    Attributes:
+        read: the mask (H, W) of a photograph from the file that holds it, in the labels of that file.
+        root: the folder that paths of the files are relative to; None: that of the photographs.
+    """
+
+    read: Reader
+    root: Path | None = None
+
+
+READERS = {"png": MaskFiles(read_png), "packed": MaskFiles(read_packed, PREPARED)}
+"""Masks as the data set has them, and those that `prepare_data` draws from outlines."""
 
 
 def known_labels(path: Path, labels: Labels, label_map: NDArray[np.uint8] | None, classes: int) -> Labels:
@@ -50,13 +64,18 @@ def known_labels(path: Path, labels: Labels, label_map: NDArray[np.uint8] | None
 
 
 class GroundTruth:
-    """The masks that a data set comes with, in this project's labels."""
+    """The masks that a data set comes with, in this project's labels.
+
+    Args:
+        manifest: names the classes.
+        root: the folder of the photographs, the attribute `root` too.
+    """
 
     def __init__(self, manifest: Manifest, root: Path) -> None:
         content = read_json(PREPARED / "ground_truth.json", "prepare_data")
         self.root = root
         self.masks: dict[str, str] = content["masks"]
-        self.reader = READERS[content.get("reader", "png")]
+        self.files = READERS[content.get("reader", "png")]
         self.tune = frozenset[str](content["tune"])
         label_map = content["label_map"]
         self.label_map = None if label_map is None else np.array(label_map, dtype=np.uint8)
@@ -84,8 +103,8 @@ class GroundTruth:
                 photograph, or labels that no class has.
         """
         name = self.masks[record.id]
-        path = inside(self.root, name)
-        labels = self.reader(path, record)
+        path = inside(self.files.root or self.root, name)
+        labels = self.files.read(path, record)
         self._check_unchanged(name, path)
         return known_labels(path, labels, self.label_map, self.labels - 1)
 

@@ -15,6 +15,7 @@ from pipeline.run.errors import UserError
 from pipeline.run.files import read_json, write_json, write_text
 
 PREPARED = Path("data/prepared")
+MANIFEST, TEST = "manifest.csv", "test.csv"
 COLUMNS = ["id", "split", "image", "width", "height", "tags", "sha256"]
 
 
@@ -65,27 +66,44 @@ def same_size_batches(records: Sequence[Record], most: int) -> Iterator[list[Rec
         yield from (members[start : start + most] for start in range(0, len(members), most))
 
 
-def save_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write `manifest.csv` and `classes.json`; bytes depend on the content alone."""
-    rows = [[*(getattr(r, c) for c in COLUMNS[:5]), "|".join(r.tags), r.sha256] for r in manifest.records]
-    table = pd.DataFrame(rows, columns=COLUMNS)
-    write_text(folder / "manifest.csv", table.to_csv(index=False, lineterminator="\n"))
+def save_manifest(folder: Path, manifest: Manifest, test: Sequence[Record] = ()) -> None:
+    """Write `manifest.csv`, `test.csv` and `classes.json`; bytes depend on the content alone.
+
+    Args:
+        folder: where they go.
+        manifest: the training and the validation split.
+        test: photographs that are predicted and never trained on or scored here. They have a file of their own, so
+            that no training depends on it.
+    """
+    for table, records in ((MANIFEST, manifest.records), (TEST, test)):
+        rows = [[*(getattr(r, c) for c in COLUMNS[:5]), "|".join(r.tags), r.sha256] for r in records]
+        text = pd.DataFrame(rows, columns=COLUMNS).to_csv(index=False, lineterminator="\n")
+        write_text(folder / table, text)
     write_json(folder / "classes.json", list(manifest.classes))
 
 
-def load_manifest(folder: Path = PREPARED) -> Manifest:
+def load_test(folder: Path = PREPARED) -> Manifest:
+    """The photographs of the test split, without tags; none where the data set has none or they are not asked for.
+
+    Raises:
+        UserError: `prepare_data` has not run, or its output is damaged.
+    """
+    return load_manifest(folder, TEST)
+
+
+def load_manifest(folder: Path = PREPARED, name: str = MANIFEST) -> Manifest:
     """Read what `prepare_data` wrote.
 
     Raises:
         UserError: it has not run, or its output is damaged.
     """
-    classes = read_json(folder / "classes.json", "prepare_data")
+    classes, path = read_json(folder / "classes.json", "prepare_data"), folder / name
     try:
-        table = pd.read_csv(folder / "manifest.csv", dtype=str, keep_default_na=False)
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except FileNotFoundError as error:
-        raise UserError(f"{folder / 'manifest.csv'} not found; run `dvc repro prepare_data`") from error
+        raise UserError(f"{path} not found; run `dvc repro prepare_data`") from error
     if list(table.columns) != COLUMNS:
-        raise UserError(f"{folder / 'manifest.csv'} has columns {list(table.columns)}; run `dvc repro -f prepare_data`")
+        raise UserError(f"{path} has columns {list(table.columns)}; run `dvc repro -f prepare_data`")
     columns = zip(*(table[name] for name in COLUMNS), strict=True)
     records = tuple(
         Record(name, split, image, int(width), int(height), tuple(filter(None, tags.split("|"))), digest)
@@ -106,7 +124,7 @@ def save_ground_truth(
 
     Args:
         folder: where `ground_truth.json` goes.
-        masks: path of the file that holds the mask, below the data root, by photograph id.
+        masks: path of the file that holds the mask, by photograph id; what it is relative to is the reader's to say.
         label_map: 256 labels of this project, indexed by the label in the file; None where they are equal.
         reader: how masks are read from these files, a name in `pipeline.data.ground_truth.READERS`.
         hashes: SHA-256 of the mask files, by their path, so that a changed mask is a changed file here.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +25,20 @@ def voc_palette() -> NDArray[np.uint8]:
 
 def write_mask(path: Path, labels: NDArray[np.uint8]) -> None:
     """Write labels (H, W) as an indexed PNG; 255 means ignored."""
+    data = encoded_mask(labels)
+    write_atomic(path, lambda temporary: temporary.write_bytes(data))
+
+
+def encoded_mask(labels: NDArray[np.uint8]) -> bytes:
+    """The bytes of an indexed PNG of labels (H, W)."""
     picture = Image.fromarray(np.ascontiguousarray(labels), mode="P")
     picture.putpalette(voc_palette().tobytes())
-    write_atomic(path, lambda temporary: picture.save(temporary, format="PNG"))
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    return buffer.getvalue()
 
 
-def read_mask(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
+def read_mask(path: Path, size: tuple[int, int], data: bytes | None = None) -> NDArray[np.uint8]:
     """Read labels (H, W) from an indexed or 8-bit greyscale PNG.
 
     Grey of 1, 2 or 4 bits is refused: decoders stretch it to 255, so that a label is read as another one.
@@ -37,12 +46,13 @@ def read_mask(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
     Args:
         path: the file.
         size: height and width that it must have, checked before anything is decoded.
+        data: the PNG's bytes where `path`, then for messages alone, is a file of many; None: the file's own.
 
     Raises:
         UserError: the file is missing, no PNG, damaged, of another size, or holds colours instead of labels.
     """
     try:
-        with Image.open(path, formats=["PNG"]) as picture:
+        with Image.open(path if data is None else io.BytesIO(data), formats=["PNG"]) as picture:
             if (picture.height, picture.width) != size:
                 raise UserError(
                     f"{path}: mask of {picture.width}x{picture.height} for a photograph of {size[1]}x{size[0]}; "

@@ -109,6 +109,13 @@ def _remove_unfinished(path: Path) -> None:
             os.close(lock)
 
 
+def expanded(path: str) -> Path:
+    """A path that a user has typed; `~` is the home folder."""
+    with suppress(RuntimeError):  # nobody has the name behind `~`
+        return Path(path).expanduser()
+    return Path(path)
+
+
 def inside(root: Path, relative: str) -> Path:
     """The path `relative` under `root`.
 

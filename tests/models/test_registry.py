@@ -16,7 +16,7 @@ from models.registry import AFFINITIES, BACKBONES, CLASSIFIERS, ENCODERS, METHOD
 from models.segmenters.segmenter import Segmenter
 from models.task import LocalizerTask
 from pipeline.config.localizer import LocalizerKnobs
-from pipeline.training.weights import LIBRARIES
+from pipeline.training.imagenet import LIBRARIES
 from tests.support.starts import start
 
 CLASSES = 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from models.build import build, classifier_description
 from models.kernels import KERNELS, Kernels
 from models.registry import SEGMENTERS
 from pipeline import predict
+from pipeline.data.manifest import PREPARED, load_manifest, save_manifest
 from pipeline.data.masks import read_mask
 from pipeline.run.errors import UserError
 from pipeline.run.files import sha256
@@ -57,6 +59,19 @@ def test_validation_photographs_alone_are_predicted_in_their_size() -> None:
     assert predictions().keys() == set(VAL)
     found = [read_mask(Path(f"data/predictions/{name}.png"), SIZE) for name in VAL]
     assert set(np.unique(found).tolist()) <= {0, 1, 2} and len(np.unique(found)) > 1
+
+
+def test_test_photographs_are_predicted_apart() -> None:
+    manifest = load_manifest()
+    (*kept, test) = manifest.records
+    save_manifest(PREPARED, replace(manifest, records=tuple(kept)), [test])
+    told()
+    run(predict)
+    assert predictions().keys() == {*VAL} - {test.id}
+    assert [path.name for path in Path("data/test_predictions").iterdir()] == [f"{test.id}.png"]
+    save_manifest(PREPARED, replace(manifest, records=tuple(kept)))
+    run(predict)
+    assert not any(Path("data/test_predictions").iterdir())
 
 
 def test_killed_predictions_go_on_where_they_stopped(monkeypatch: pytest.MonkeyPatch) -> None:

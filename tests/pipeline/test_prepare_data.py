@@ -32,8 +32,9 @@ def test_outputs_have_the_same_bytes_every_time_and_with_any_number_of_workers()
     first = {path.name: path.read_bytes() for path in PREPARED.iterdir() if path.is_file()}
     prepare(folder(), workers=3)
     assert {path.name: path.read_bytes() for path in PREPARED.iterdir() if path.is_file()} == first
-    assert not any((PREPARED / "scenes").iterdir()), "an output of the stage, empty where nothing is drawn"
-    assert set(first) == {"manifest.csv", "classes.json", "ground_truth.json", "notes.json"}
+    for drawn in ("scenes", "masks"):
+        assert not any((PREPARED / drawn).iterdir()), "an output of the stage, empty where nothing is drawn"
+    assert set(first) == {"manifest.csv", "test.csv", "classes.json", "ground_truth.json", "notes.json"}
 
 
 def test_size_in_the_manifest_is_upright() -> None:

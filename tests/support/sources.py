@@ -45,7 +45,8 @@ def folder(images: str = ".", masks: str | None = None, val_share: float = 0.5, 
 
 def voc(train_split: str = "train", **knobs: Any) -> PrepareDataConfig:
     source = {"train_split": train_split, "sbd_root": knobs.pop("sbd_root", None)}
-    return configuration("voc2012", source | {"download": knobs.pop("download", False)}, **knobs)
+    source |= {name: knobs.pop(name, False) for name in ("download", "test")}
+    return configuration("voc2012", source, **knobs)
 
 
 def prepare(config: PrepareDataConfig, workers: int = 2) -> Manifest:

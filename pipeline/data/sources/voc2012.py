@@ -1,6 +1,6 @@
 """PASCAL VOC 2012, with or without the images that SBD adds, or a folder of that layout with a `labels.csv`.
 
-    ImageSets/Segmentation/{train,val}.txt   ids of the splits
+    ImageSets/Segmentation/{train,val}.txt   ids of the splits; test.txt too where it is asked for
     JPEGImages/<id>.jpg
     Annotations/<id>.xml                     tags: every object, also difficult ones; or instead:
     labels.csv                               header image,labels; image is the id, labels are separated by |
@@ -20,19 +20,21 @@ from tqdm import tqdm
 
 from pipeline.config.data import VocData
 from pipeline.data.manifest import Record
-from pipeline.data.sources.source import PrepareDataConfig, Source, data_root
+from pipeline.data.sources.source import SPLITS, PrepareDataConfig, Source, data_root, label_map
 from pipeline.data.sources.tags_csv import read_tags
 from pipeline.run.errors import UserError
+from pipeline.run.files import expanded
 
 CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
     *("diningtable", "dog", "horse", "motorbike", "person"),
     *("pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 )
-COUNTS = {"train": 1464, "val": 1449, "train_aug": 10582}
+COUNTS = {"train": 1464, "val": 1449, "train_aug": 10582, "test": 1456}
 LISTS = Path("ImageSets/Segmentation")
 AUG_LISTS = ("trainaug.txt", "train_aug.txt")
 VOC_PAGE = "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/"
+TEST_PAGE = "http://host.robots.ox.ac.uk:8080/"
 SBD_PAGE = "http://home.bharathh.info/pubs/codes/SBD/download.html"
 
 
@@ -50,7 +52,8 @@ def read(config: PrepareDataConfig, workers: int) -> Source:
     if not (home / "labels.csv").is_file():
         problems += _wrong_counts(home, settings.train_split, splits)
     splits = {split: ids[: config.limit] for split, ids in splits.items()}
-    tags = _tags(home, [identity for ids in splits.values() for identity in ids], problems)
+    tagged = [identity for split in SPLITS for identity in splits[split]]
+    tags = _tags(home, tagged, problems) | dict.fromkeys(splits.get("test", []), ())
     classes = list(CLASSES) if isinstance(config.classes, str) else config.classes
     problems += [f"data.classes: {c!r} is no VOC class ({', '.join(CLASSES)})" for c in classes if c not in CLASSES]
     records = [
@@ -60,20 +63,8 @@ def read(config: PrepareDataConfig, workers: int) -> Source:
         if identity in tags
         for image in [(home / "JPEGImages" / f"{identity}.jpg").relative_to(root).as_posix()]
     ]
-    masks = _masks(root, home, records, notes)
-    return Source(records, classes, masks, label_map(classes), notes, problems)
-
-
-def label_map(classes: list[str]) -> list[int] | None:
-    """256 labels of this project by VOC label, for a choice of classes; None for all of VOC in its own order.
-
-    Classes left out become background. Labels above 20, which VOC does not have, stay as they are, so that a
-    mask that holds one is still found out; 255 stays the ignored label.
-    """
-    if list(classes) == list(CLASSES):
-        return None
-    ours = {name: label for label, name in enumerate(classes, start=1)}
-    return [0, *(ours.get(name, 0) for name in CLASSES), *range(len(CLASSES) + 1, 256)]
+    masks = _masks(root, home, [record for record in records if record.split in SPLITS], notes)
+    return Source(records, classes, masks, label_map(classes, CLASSES), notes, problems)
 
 
 # ---------------------------------------------------------------------------------------------------- lists
@@ -103,15 +94,26 @@ def _devkit(root: Path, download: bool) -> Path:
 
 
 def _splits(root: Path, home: Path, settings: VocData, problems: list[str]) -> dict[str, list[str]]:
-    """Ids of train and val; train_aug comes sorted, whichever lists it was put together from."""
-    train, val = (_ids(home / LISTS / f"{split}.txt", problems) for split in ("train", "val"))
+    """Ids of train, val and perhaps test; train_aug comes sorted, whichever lists it was put together from."""
+    train, val = (_ids(home / LISTS / f"{split}.txt", problems) for split in SPLITS)
     if settings.train_split == "train_aug":
         added = [identity for path in _added_lists(root, home, settings) for identity in _ids(path, problems)]
         train = sorted({*train, *added} - {*val})
     both = sorted({*train} & {*val})
     if both:
         problems.append(f"{home / LISTS}: {len(both)} images are in train.txt and in val.txt, such as {both[0]}")
-    return {"train": train, "val": val}
+    return {"train": train, "val": val} | ({"test": _test_ids(home, problems)} if settings.test else {})
+
+
+def _test_ids(home: Path, problems: list[str]) -> list[str]:
+    """Ids of the test split, which comes in an archive of its own."""
+    path = home / LISTS / "test.txt"
+    if not path.is_file():
+        raise UserError(
+            f"{path} not found, but data.voc2012.test = true; unpack VOC2012test.tar over {home}, from {TEST_PAGE}, or "
+            "set it to false"
+        )
+    return _ids(path, problems)
 
 
 def _ids(path: Path, problems: list[str]) -> list[str]:
@@ -136,7 +138,7 @@ def _added_lists(root: Path, home: Path, settings: VocData) -> list[Path]:
     beside = [home / LISTS / name for name in AUG_LISTS if (home / LISTS / name).is_file()]
     if beside and settings.sbd_root is None:
         return beside[:1]
-    sbd = Path(settings.sbd_root) if settings.sbd_root else root / "sbd"
+    sbd = expanded(settings.sbd_root) if settings.sbd_root else root / "sbd"
     if settings.download and _sbd_lists(sbd) is None:
         from torchvision.datasets import SBDataset
 
@@ -164,7 +166,7 @@ def _sbd_lists(sbd: Path) -> list[Path] | None:
 
 def _wrong_counts(home: Path, train_split: str, splits: dict[str, list[str]]) -> list[str]:
     """VOC 2012 has known numbers of images; other numbers mean other results than the published ones."""
-    names = {"train": train_split, "val": "val"}
+    names = {split: train_split if split == "train" else split for split in splits}
     return [
         f"{home}: {names[split]} has {len(ids):,} images, VOC 2012 has {COUNTS[names[split]]:,}; restore the "
         "lists, or give a labels.csv instead of Annotations if this is another data set"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from models.registry import VIT_TAG
 from pipeline.config.load import resolve
 from pipeline.config.presets import methods
 from pipeline.configure import check_weights
 from pipeline.run.errors import UserError
+from pipeline.training import imagenet
 from tests.support.knobs import shipped
 
 ROWS = {
@@ -43,9 +45,12 @@ def test_presets_of_the_tables_differ_where_the_tables_do() -> None:
     assert alone.optimisation.lr == best.optimisation.lr == 6e-5
 
 
-def test_weights_that_cannot_be_had_stop_before_any_work() -> None:
+def test_weights_that_cannot_be_had_stop_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
     lost = {"localizer__toco__weights": "lost.pth", "localizer__dual_branch__weights": "gone.pth"}
     both = r"localizer.toco.weights = lost.pth(.|\n)*localizer.dual_branch.weights = gone.pth"
     with pytest.raises(UserError, match=both):
         check_weights(resolve(shipped(method="dual_branch", **lost)))
+    fetched: list[tuple[str, str]] = []
+    monkeypatch.setattr(imagenet, "fetch_imagenet", lambda *asked: fetched.append(asked))
     check_weights(resolve(shipped(method="dual_branch", profile="paper")))
+    assert fetched == [("vit_base", f"timm:{VIT_TAG}"), ("resnet50", "timm:resnet50.tv_in1k")]

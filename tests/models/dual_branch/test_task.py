@@ -178,7 +178,7 @@ def test_thresholds_and_weights_follow_the_share_done() -> None:
     task.after_step(epoch=4, step=99, steps=100)
     assert task.done == 0.5
     assert task.weights()["masks"] == 0.1
-    assert task.thresholds(tags) == (0.25, *(pytest.approx(0.625),) * 3)
+    assert task.thresholds(tags) == (0.25, *(pytest.approx(0.625),) * 3, "final")
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from models.networks.conformer import (
     load_conformer,
 )
 from models.transcam.network import TransCam
-from pipeline.training.weights import read_state
+from pipeline.training.state_files import read_state
 from tests.support import GOLDEN
 
 TINY = CONFORMERS["conformer_tiny"]

@@ -304,6 +304,6 @@ def test_label_source_and_thresholds_reach_the_losses(network: ToCoNetwork, cont
         return toco_losses(network, contrast, output, views, thresholds, weights, knobs)["masks"].item()
 
     usual = loss(KNOBS, THRESHOLDS)
-    assert loss(TocoKnobs(label_source="aux"), THRESHOLDS) != usual
+    assert loss(KNOBS, THRESHOLDS._replace(labelled_by="aux")) != usual
     assert loss(KNOBS, THRESHOLDS._replace(masks=torch.tensor([0.7, 0.3]))) != usual
     assert loss(KNOBS, THRESHOLDS._replace(regions=0.3, pairs=0.3)) == usual

@@ -83,10 +83,17 @@ def test_thresholds_and_weights_follow_the_share_done() -> None:
     task.after_step(epoch=4, step=99, steps=100)
     assert task.done == 0.5
     assert task.weights()["masks"] == 0.1
-    assert task.thresholds(tags) == (0.25, *(pytest.approx(0.625),) * 3)
+    assert task.thresholds(tags) == (0.25, *(pytest.approx(0.625),) * 3, "final")
     other = task_of(knobs.model_copy(update={"high_moves": ["masks"]}), classes=20)
     other.load_state_dict(task.state_dict())
-    assert other.thresholds(tags) == (0.25, 0.7, 0.7, pytest.approx(0.625))
+    assert other.thresholds(tags) == (0.25, 0.7, 0.7, pytest.approx(0.625), "final")
+
+
+def test_the_earlier_block_labels_masks_first() -> None:
+    task, tags = task_of(TocoKnobs(final_labels_start=0.5)), torch.eye(2)
+    assert task.thresholds(tags).labelled_by == "aux"
+    task.load_state_dict({"done": 0.5})
+    assert task.thresholds(tags).labelled_by == "final"
 
 
 def test_last_thresholds_of_each_class() -> None:
@@ -102,7 +109,7 @@ def test_last_thresholds_of_each_class() -> None:
     [
         {"compat": ["absolute_pairs", "extra_term", "pixel_boxes", "flip_bug"]},
         {"high_moves": []},
-        {"label_source": "aux"},
+        {"final_labels_start": 1.0},
         {"ctc_weight": 0.0},
         {"ptc_weight": 0.0},
         {"crop": 16},

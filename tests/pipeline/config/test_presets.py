@@ -109,3 +109,57 @@ def test_later_layers_win() -> None:
     static = resolve(shipped(method="bao_static", profile="compact"))
     assert static.localizer.bao.confidence_pair == [0.75, 0.55] and static.localizer.optimisation.epochs == 10
     assert resolve(shipped(method="bao_static", profile="paper")).localizer.bao.confidence_pair == [0.6, 0.25]
+
+
+COCO: dict[str, dict[str, Any]] = {
+    "toco": {
+        "bg_thresh": 0.45,
+        "localizer.toco.temperature": 1.0,
+        "localizer.toco.high": [0.65, 0.65],
+        "localizer.toco.low": 0.25,
+        "localizer.toco.contrast_start": 0.15,
+        "localizer.toco.mask_start": 0.1,
+        "localizer.toco.final_labels_start": 0.15,
+        "localizer.optimisation.batch": 8,
+        "localizer.optimisation.lr": 0.00006,
+    },
+    "dual_branch": {
+        "localizer.toco.temperature": 0.5,
+        "localizer.toco.high": [0.65, 0.55],
+        "localizer.toco.mask_start": 0.1,
+        "localizer.optimisation.batch": 8,
+    },
+    "amn": {"bg_thresh": 0.22},
+}
+"""Published and released settings on COCO 2014 that differ from those on VOC 2012, or that must not."""
+
+
+@pytest.mark.parametrize("method", COCO)
+def test_settings_on_coco(method: str) -> None:
+    def values(data: str) -> dict[str, Any]:
+        knobs = {"method": method, "profile": "paper", "data__name": data, "data__root": "/photographs"}
+        return leaves(resolve(shipped(**knobs)).model_dump())
+
+    found = values("coco2014")
+    assert {key: found[key] for key in COCO[method]} == COCO[method]
+    same = values("voc2012")
+    assert {key for key in same if same[key] != found[key] and not key.startswith("data.")} <= {
+        *COCO["toco"],
+        "localizer.optimisation.warm_up",
+        "cams.caa.box_mask",
+    }
+
+
+def test_steps_of_toco_on_coco() -> None:
+    knobs = {"method": "toco", "profile": "paper", "data__name": "coco2014", "data__root": "/photographs"}
+    rates = resolve(shipped(**knobs)).localizer.optimisation
+    steps = 82081 / rates.batch * rates.epochs
+    assert abs(steps / 80000 - 1) < 0.03 and abs(rates.warm_up * 80000 - 1500) < 1
+
+
+@pytest.mark.parametrize(("data", "share"), [("voc2012", 0.4), ("coco2014", 0.7)])
+def test_boxes_of_clip_es(data: str, share: float) -> None:
+    knobs = {"method": "transcam", "profile": "paper", "data__name": data, "data__root": "/photographs"}
+    params = resolve(shipped(**knobs, cams__rules=["caa"]))
+    assert stage_configs(params)["extract_cams"].get("caa", {}).get("box_mask", 0.4) == share
+    assert params.cams.rule("caa")[1].model_dump()["box_mask"] == share

@@ -17,6 +17,8 @@ from tests.support import ROOT
 from tests.support.knobs import shipped
 from tools.status import leaves
 
+DATA_SETS = ("scenes", "voc2012", "coco2014", "folder")
+
 STAGES = {
     "data": "prepare_data",
     "classifier": "train_classifier",
@@ -91,7 +93,7 @@ def told_as(name: str) -> tuple[str, str]:
     """The stage that is told of a knob, and the dotted name that it has there."""
     group, _, rest = name.partition(".")
     inner = rest.partition(".")[0]
-    if group == "data" and inner in ("scenes", "voc2012", "folder"):
+    if group == "data" and inner in DATA_SETS:
         return STAGES[group], f"source{rest.removeprefix(inner)}"
     if group == "localizer" and inner in ("amn", "bao", "toco", "dual_branch", "esol"):
         return STAGES[group], f"groups.{rest}"
@@ -100,9 +102,8 @@ def told_as(name: str) -> tuple[str, str]:
 
 def test_every_knob_reaches_a_stage_or_the_runtime() -> None:
     told: dict[str, set[str]] = {}
-    data = ("scenes", "voc2012", "folder")
     for number, method in enumerate(("cam", "amn", "bao", "toco", "dual_branch", "esol", "adcam")):
-        params = resolve(shipped(method=method, data__name=data[number % 3], data__root="/photographs"))
+        params = resolve(shipped(method=method, data__name=DATA_SETS[number % 4], data__root="/photographs"))
         configs = stage_configs(params)
         assert set(leaves(configs["report"]["params"])) == set(leaves(shown(params)))
         for stage, config in configs.items():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.data import ground_truth
-from pipeline.data.ground_truth import GroundTruth
+from pipeline.data.ground_truth import GroundTruth, MaskFiles
 from pipeline.data.manifest import PREPARED, Manifest, Record, save_ground_truth
 from pipeline.data.masks import write_mask
 from pipeline.run.errors import UserError
@@ -29,7 +29,7 @@ def boxes_of(path: Path, record: Record) -> ground_truth.Labels:
 
 def test_masks_come_by_the_reader_that_the_source_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(ground_truth.READERS, "boxes", boxes_of)
+    monkeypatch.setitem(ground_truth.READERS, "boxes", MaskFiles(boxes_of))
     Path("annotations.json").write_text(json.dumps({"one": [[7, 0, 2, 0, 3], [9, 2, 4, 3, 6]]}))
     label_map = [1 if label == 7 else 2 if label == 9 else 0 for label in range(256)]
     save_ground_truth(PREPARED, {"one": "annotations.json"}, label_map, "boxes")
@@ -48,7 +48,7 @@ def test_png_masks_are_described_as_before(tmp_path: Path, monkeypatch: pytest.M
 
 def test_a_reader_s_labels_are_checked_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(ground_truth.READERS, "boxes", boxes_of)
+    monkeypatch.setitem(ground_truth.READERS, "boxes", MaskFiles(boxes_of))
     Path("annotations.json").write_text(json.dumps({"one": [[3, 0, 1, 0, 1]]}))
     save_ground_truth(PREPARED, {"one": "annotations.json"}, None, "boxes")
     with pytest.raises(UserError, match="label 3 in the mask, but there are 2 classes"):

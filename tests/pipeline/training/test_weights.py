@@ -13,8 +13,10 @@ from torch import nn
 
 from models.networks.resnet50 import ResNet50
 from pipeline.run.errors import UserError
-from pipeline.training import weights
-from pipeline.training.weights import load_initial, load_network, read_state, save_network
+from pipeline.run.files import sha256
+from pipeline.training import imagenet, weights
+from pipeline.training.state_files import State, read_state
+from pipeline.training.weights import load_initial, load_network, save_network
 from tests.support.project import write_network
 
 DESCRIPTION = {"network": "cam_classifier", "backbone": "efficientnet_lite0", "classes": 2}
@@ -87,6 +89,14 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
         load_initial(Filled(2, 3), "linear", str(tmp_path / "weights.pth"), None)
 
 
+def test_files_that_have_changed_since_configure_are_refused(tmp_path: Path) -> None:
+    path, network = tmp_path / "weights.pth", Filled(2, 3)
+    torch.save(nn.Linear(2, 3).state_dict(), path)
+    load_initial(network, "linear", str(path), None, {str(path): sha256(path)})
+    with pytest.raises(UserError, match="have changed since configure looked at them; run `dvc repro --force conf"):
+        load_initial(network, "linear", str(path), None, {str(path): "0" * 64})
+
+
 def test_without_weights_nothing_is_read() -> None:
     network = Filled(2, 3)
     before = network.weight.clone()
@@ -102,10 +112,10 @@ def test_without_weights_nothing_is_read() -> None:
     ],
 )
 def test_imagenet_weights_that_cannot_be_had(source: str | None, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fetch(tag: str) -> weights.State:
+    def fetch(tag: str) -> State:
         raise OSError("no network\nat all")
 
-    monkeypatch.setitem(weights.LIBRARIES, "timm", fetch)
+    monkeypatch.setitem(imagenet.LIBRARIES, "timm", imagenet.LIBRARIES["timm"]._replace(state=fetch))
     with pytest.raises(UserError, match=message):
         load_initial(ResNet50.__new__(ResNet50), "resnet38", "imagenet", source)
 

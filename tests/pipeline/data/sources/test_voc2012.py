@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.data.manifest import PREPARED, load_test
 from pipeline.data.masks import write_mask
 from pipeline.data.sources import voc2012
+from pipeline.data.sources.source import PrepareDataConfig
 from pipeline.run.errors import UserError
 from pipeline.run.files import write_text
 from tests.support.sources import (
@@ -63,6 +65,32 @@ def test_voc_tags_come_from_all_objects(monkeypatch: pytest.MonkeyPatch) -> None
     assert manifest.records[0].image == "JPEGImages/2cat_dog.jpg"
     truth = ground_truth()
     assert truth["label_map"] is None and truth["masks"]["3cow"] == "SegmentationClass/3cow.png"
+
+
+def test_the_test_split_has_neither_tags_nor_masks(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = devkit(monkeypatch, ["1cat"], ["2dog"], more=["4", "3"])
+    for path in place.glob("Annotations/[34].xml"):
+        path.unlink()
+    before = prepare(voc())
+    manifest_bytes = (PREPARED / "manifest.csv").read_bytes()
+    assert load_test().records == ()
+    assert "ImageSets/Segmentation/test.txt not found, but data.voc2012.test = true" in str(problem(voc(test=True)))
+    write_text(place / "ImageSets/Segmentation/test.txt", "4\n3\n")
+    monkeypatch.setitem(voc2012.COUNTS, "test", 2)
+    assert prepare(voc(test=True)) == before and (PREPARED / "manifest.csv").read_bytes() == manifest_bytes
+    test = load_test()
+    assert [(record.id, record.tags, record.size) for record in test.records] == [("4", (), (4, 6)), ("3", (), (4, 6))]
+    assert set(ground_truth()["masks"]) == {"1cat", "2dog"} and "no mask" not in notes()
+    (place / "JPEGImages/3.jpg").unlink()
+    monkeypatch.setitem(voc2012.COUNTS, "test", 1456)
+    message = str(problem(voc(test=True)))
+    assert "test has 2 images, VOC 2012 has 1,456" in message and "JPEGImages/3.jpg: not found" in message
+
+
+def problem(config: PrepareDataConfig) -> UserError:
+    with pytest.raises(UserError) as caught:
+        prepare(config)
+    return caught.value
 
 
 @pytest.mark.parametrize("home", ["VOC2012", "VOCdevkit/VOC2012"])
