@@ -30,6 +30,18 @@ def trunk(name: str) -> Any:
     return found((BACKBONES | ENCODERS)[name].at)()
 
 
+def segmenter_description(network: str, labels: int) -> dict[str, Any]:
+    """How a segmentation network is built, for `build`.
+
+    Args:
+        network: a choice of `segmenter.network` that trains.
+        labels: classes and background.
+    """
+    library, *chosen = network.split(":")
+    arguments = dict(zip(("decoder", "encoder"), chosen, strict=False))
+    return {"network": library, **arguments, "labels": labels}
+
+
 def classifier_description(network: str, classes: int, dropout: float) -> dict[str, Any]:
     """How a classifier is built, for `build`.
 

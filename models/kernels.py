@@ -25,6 +25,8 @@ KERNELS = {
     "toco_seg": Kernels(1, 1, 121, 5, 4),
     "toco_cam": Kernels(3, 3, 36, 3, 4),
     "afa": Kernels(3, 3, 64, 5, 4),
+    "deeplabv1_resnet38": Kernels(3, 3, 32, 13, 10, iterations=1),
+    "mctformer": Kernels(4, 3, 83, 5, 3),
 }
 
 
