@@ -75,7 +75,6 @@ Format = Literal["float32", "tf32", "bfloat16", "float16"]
 """Number formats; tf32 is float32 whose products a GPU forms from 10 bits of mantissa, and float32 elsewhere."""
 
 
-
 class Rates(Knobs):
     """SGD, Adam or AdamW with a linear rise and the polynomial schedule."""
 
@@ -103,7 +102,8 @@ class Optimisation(Rates):
     )
     batch: Count = knob(..., "images per step, over all processes")
     accumulate: Count = knob(
-        1, "parts that a batch is computed in, one after the other; their gradients add up, so that it needs less memory"
+        1,
+        "parts that a batch is computed in one after the other, for want of memory; their gradients add up",
     )
 
 

@@ -20,11 +20,13 @@ class Network(NamedTuple):
     Attributes:
         at: its module and the callable there that builds it.
         imagenet: which library carries its ImageNet weights, and under which name (`timm:<tag>`,
-            `torchvision:<weights>`, `package:<network>`); None where no library does.
+            `torchvision:<weights>`, `package:<network>`, `smp:<encoder>`); None where no library does.
+        alone: it learns from single photographs too, since no batch norm of it takes statistics of a batch.
     """
 
     at: str
     imagenet: str | None = None
+    alone: bool = False
 
 
 BACKBONES = {
@@ -46,9 +48,9 @@ ENCODERS = {
 
 SEGMENTERS = {
     "deeplabv1_resnet38": Network("models.segmenters.deeplabv1:DeepLabV1ResNet38"),
-    "two_convolutions_resnet38": Network("models.segmenters.deeplabv1:TwoConvolutionsResNet38"),
-    "deeplabv2_resnet50": Network("models.segmenters.deeplabv2:deeplabv2_resnet50"),
-    "deeplabv2_resnet101": Network("models.segmenters.deeplabv2:deeplabv2_resnet101"),
+    "two_convolutions_resnet38": Network("models.segmenters.deeplabv1:TwoConvolutionsResNet38", alone=True),
+    "deeplabv2_resnet50": Network("models.segmenters.deeplabv2:deeplabv2_resnet50", alone=True),
+    "deeplabv2_resnet101": Network("models.segmenters.deeplabv2:deeplabv2_resnet101", alone=True),
     "efficientnet_lite0_deeplabv3plus": Network("models.segmenters.lite_deeplabv3plus:lite0_deeplabv3plus", LITE0),
     "efficientnet_lite2_deeplabv3plus": Network("models.segmenters.lite_deeplabv3plus:lite2_deeplabv3plus", LITE2),
     "deeplabv3_resnet101": Network(
@@ -67,7 +69,6 @@ def segmenter_network(name: str) -> Network | None:
     if library == "smp":
         return SMP._replace(imagenet=f"smp:{chosen.partition(':')[2]}")
     return SEGMENTERS.get(name)
-
 
 
 class Classifier(NamedTuple):

@@ -35,9 +35,9 @@ def check_weights(params: Params) -> None:
     """
     problems = []
     for group, (network, imagenet, weights) in initial_weights(params).items():
-        if weights == "imagenet" and imagenet is None:
+        if weights == "coco" or (weights == "imagenet" and imagenet is None):
             problems.append(
-                f"{group}.weights = imagenet: no library carries those of {network}; give the authors' file"
+                f"{group}.weights = {weights}: no library carries those of {network}; give the authors' file"
             )
         elif weights.lower() not in ("imagenet", "none") and not Path(weights).is_file():
             problems.append(f"{group}.weights = {weights}: no such file; give imagenet, none, or a path")

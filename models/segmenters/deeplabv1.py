@@ -63,8 +63,9 @@ class TwoConvolutionsResNet38(Segmenter):
     def __init__(self, labels: int) -> None:
         super().__init__()
         self.backbone: ResNet38 = ResNet38()
-        convolutions = [nn.Conv2d(inside, outside, 3, padding=12, dilation=12) for inside, outside in (
-            (4096, 512), (512, labels))]
+        convolutions = [
+            nn.Conv2d(inside, outside, 3, padding=12, dilation=12) for inside, outside in ((4096, 512), (512, labels))
+        ]
         for convolution in convolutions:
             nn.init.xavier_uniform_(convolution.weight)
         self.head: nn.Sequential = nn.Sequential(convolutions[0], nn.ReLU(), convolutions[1])

