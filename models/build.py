@@ -42,13 +42,15 @@ def segmenter_description(network: str, labels: int) -> dict[str, Any]:
     return {"network": library, **arguments, "labels": labels}
 
 
-def classifier_description(network: str, classes: int, dropout: float) -> dict[str, Any]:
+def classifier_description(network: str, classes: int, dropout: float, width: int | None = None) -> dict[str, Any]:
     """How a classifier is built, for `build`.
 
     Args:
         network: a choice of `classifier.network`.
         classes: number of foreground classes.
         dropout: share dropped in training: pooled channels, or whole transformer blocks of a Conformer.
+        width: of a further convolution in its head; None: without, and for classifiers with attention.
     """
     chosen = CLASSIFIERS[network]
-    return {"network": chosen.network, **chosen.arguments, "classes": classes, chosen.dropout: dropout}
+    wide = {} if width is None else {"width": width}
+    return {"network": chosen.network, **chosen.arguments, "classes": classes, chosen.dropout: dropout} | wide

@@ -145,13 +145,8 @@ METHODS = {
 """Second trainings; without one (`none`) the classifier is the localizer."""
 
 
-class Affinity(NamedTuple):
-    """A choice of `affinity.network`: how its confident labels are made (see `pipeline.maps.confident_labels`)."""
-
-    labels: Literal["alphas", "thresholds"]
-
-
-AFFINITIES = {"affinitynet": Affinity("alphas"), "irn": Affinity("thresholds")}
+AFFINITIES = ("affinitynet", "irn")
+"""The choices of `affinity.network`, by their names in `NETWORKS`."""
 
 NETWORKS = {
     "cam_classifier": "models.cam.classifier:CamClassifier",

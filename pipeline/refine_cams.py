@@ -166,6 +166,7 @@ def psa_entries(
         beta=config.beta,
         steps=2**config.log2_steps,
         alpha=config.alpha,
+        background=config.background,
         stride=network.stride,
         tolerance=config.tolerance,
     )
@@ -186,7 +187,7 @@ def irn_entries(
     assert boundary is not None, "irn_walk runs on a network with boundaries"
     size, grid = (views.shape[2], views.shape[3]), (boundary.shape[1], boundary.shape[2])
     walked, _, highest = irn_walk(
-        class_stack(entries, grid, views.device),
+        class_stack(entries, grid, views.device).pow(config.power),
         boundary,
         affinity,
         size,

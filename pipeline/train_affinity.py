@@ -67,8 +67,7 @@ def confident_labels(config: TrainAffinityConfig, manifest: Manifest, folder: Pa
     labels = folder / "labels"
     if rank() == 0:
         first, second = config.confidence_pair
-        kind = AFFINITIES[config.network].labels
-        pair = ConfidencePair(kind, (first, second), config.crf, config.max_side, config.crf_reference)
+        pair = ConfidencePair(config.labels, (first, second), config.crf, config.max_side, config.crf_reference)
         write_labels(manifest, SEEDS, pair, labels, machine.root, machine.workers)
     barrier()
     return labels

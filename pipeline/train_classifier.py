@@ -61,7 +61,7 @@ def main(machine: Machine) -> None:
         if rank() == 0:
             write_no_classifier(config.code)
         return
-    description = classifier_description(config.network, len(manifest.classes), config.dropout)
+    description = classifier_description(config.network, len(manifest.classes), config.dropout, config.head_width)
     with resume_folder("train_classifier", config, [PREPARED / "manifest.csv", PREPARED / "classes.json"]) as folder:
         torch.manual_seed(derived_seed("classifier", config.seed))
         network = build(description)

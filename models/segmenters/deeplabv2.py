@@ -15,8 +15,7 @@ from torch.nn import functional
 
 from models.maps import nearest, resize
 from models.networks.loading import check_and_load
-from models.segmenters.knobs import PixelLoss
-from models.segmenters.segmenter import PIXEL_LOSSES, Segmenter
+from models.segmenters.segmenter import PixelLoss, Segmenter
 
 SCALES = (0.5, 0.75)
 """Besides scale 1."""
@@ -153,9 +152,8 @@ class DeepLabV2(Segmenter):
         logits = self.pyramid(images)
         return logits if self.training else resize(logits[-1], images.shape[2:])
 
-    def loss(self, outputs: list[Tensor], labels: Tensor, kind: PixelLoss) -> Tensor:
+    def loss(self, outputs: list[Tensor], labels: Tensor, term: PixelLoss) -> Tensor:
         """The sum of four losses, each with labels reduced to its grid by taking the pixel under a cell's centre."""
-        term = PIXEL_LOSSES[kind]
         terms = [term(logits.float(), nearest(labels, logits.shape[2:])) for logits in outputs]
         return torch.stack(terms).sum()
 

@@ -22,7 +22,7 @@ from models.knobs import (
 )
 from models.registry import SEGMENTERS
 
-PixelLoss = Literal["cross_entropy", "balanced"]
+LossName = Literal["cross_entropy", "balanced"]
 
 
 def _in_library(name: str) -> str:
@@ -51,7 +51,7 @@ class SegmenterKnobs(Knobs):
         "one of segmentation_models_pytorch",
     )
     weights: Name = knob("imagenet", f"{WEIGHTS}; coco stands in presets whose paper starts from such a file")
-    loss: PixelLoss = knob(
+    loss: LossName = knob(
         "cross_entropy", "cross_entropy (mean over pixels), balanced (mean over background plus mean over foreground)"
     )
     optimisation: Optimisation

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import reduce
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,21 +15,21 @@ class Prediction(NamedTuple):
     """A rule that merges views of one photograph.
 
     Attributes:
-        softmax_first: probabilities are merged; else logits, whose softmax is taken at the end.
+        softmax: when logits become probabilities: `first`, `placed` (once a scale has the result's size), `last`.
         merge: the values of two scales to one.
         shared: what each scale's sum of mirror images is divided by, given their number and that of the scales.
     """
 
-    softmax_first: bool
+    softmax: Literal["first", "placed", "last"]
     merge: Callable[[Tensor, Tensor], Tensor]
     shared: Callable[[int, int], int]
 
 
 PREDICTIONS = {
-    "mean": Prediction(True, torch.add, lambda mirrors, scales: mirrors * scales),
-    "logits": Prediction(False, torch.add, lambda mirrors, scales: mirrors * scales),
-    "max": Prediction(True, torch.maximum, lambda mirrors, scales: mirrors),
-    "toco": Prediction(False, torch.maximum, lambda mirrors, scales: 1),
+    "mean": Prediction("first", torch.add, lambda mirrors, scales: mirrors * scales),
+    "logits": Prediction("last", torch.add, lambda mirrors, scales: mirrors * scales),
+    "max": Prediction("placed", torch.maximum, lambda mirrors, scales: mirrors),
+    "toco": Prediction("last", torch.maximum, lambda mirrors, scales: 1),
 }
 """By the names of the knob `predict.fusion`, which says what each does and whose it is."""
 
@@ -54,10 +54,11 @@ def predict(
 
     def placed(view: Tensor) -> Tensor:
         logits = network(torch.stack([view, view.flip(2)] if flip else [view])).float()
-        values = logits.softmax(1) if rule.softmax_first else logits
+        values = logits.softmax(1) if rule.softmax == "first" else logits
         merged = values[:1] + values[1:].flip(3) if flip else values
         merged = merged / rule.shared(len(values), len(views))
-        return functional.interpolate(merged, size, mode="bilinear", align_corners=False)[0]
+        resized = functional.interpolate(merged, size, mode="bilinear", align_corners=False)[0]
+        return resized.softmax(0) if rule.softmax == "placed" else resized
 
     total = reduce(rule.merge, map(placed, views))
-    return total if rule.softmax_first else total.softmax(0)
+    return total.softmax(0) if rule.softmax == "last" else total

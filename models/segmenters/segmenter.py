@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -10,7 +10,9 @@ from torch.nn import functional
 
 from models.labels import IGNORE
 from models.networks.loading import load_trunk
-from models.segmenters.knobs import PixelLoss
+
+PixelLoss = Callable[[Tensor, Tensor], Tensor]
+"""Logits (B, labels, H, W) float32 and pixel labels (B, H, W) int64 to a loss."""
 
 
 class Segmenter(nn.Module):
@@ -33,9 +35,9 @@ class Segmenter(nn.Module):
         """
         load_trunk(self.backbone, state)
 
-    def loss(self, outputs: Any, labels: Tensor, kind: PixelLoss) -> Tensor:
+    def loss(self, outputs: Any, labels: Tensor, term: PixelLoss) -> Tensor:
         """The loss of what the network gives in training mode, with pixel labels (B, H, W) int64."""
-        return PIXEL_LOSSES[kind](outputs.float(), labels)
+        return term(outputs.float(), labels)
 
 
 def pixel_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -64,7 +66,3 @@ def balanced_pixel_loss(logits: Tensor, labels: Tensor) -> Tensor:
         (pixel_loss(logits, labels.masked_fill(~side, IGNORE)) for side in (background, foreground)),
         start=logits.new_zeros(()),
     )
-
-
-PIXEL_LOSSES = {"cross_entropy": pixel_loss, "balanced": balanced_pixel_loss}
-"""By the names of the knob `segmenter.loss`."""

@@ -134,6 +134,15 @@ class Params(Knobs):
         return self
 
     @model_validator(mode="after")
+    def _wide_head_where_there_is_room(self) -> Params:
+        if self.classifier.head_width is not None and self.classifier.network not in PLAIN:
+            raise ValueError(
+                f"classifier.head_width = {self.classifier.head_width} needs a convolutional classifier, but "
+                f"classifier.network = {self.classifier.network}; choose {', '.join(PLAIN)}, or set head_width to none"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _earlier_maps_where_given(self) -> Params:
         own = self.training.earlier if self.training else ()
         for text in self.cams.rules:

@@ -125,14 +125,13 @@ def stage_entries(params: Params) -> dict[str, list[Any]]:
     localizer = [*classifier, *_localizer_entries(params)]
     rules, training = params.cams.modules(), params.training
     affinity = _built(params.affinity.network, params.affinity.backbone)
-    labels = [AFFINITIES[params.affinity.network]] if params.affinity.network in AFFINITIES else []
     own_segmenter = segmenter_network(params.segmenter.network)
     return {
         "prepare_data": [f"pipeline.data.sources.{params.data.name}"],
         "train_classifier": classifier,
         "train_localizer": [*localizer, *([training] if training else []), *(rules if _map_scales(params) else [])],
         "extract_cams": [*localizer, *rules],
-        "train_affinity": [*affinity, *labels],
+        "train_affinity": affinity,
         "refine_cams": affinity,
         "make_masks": ["pipeline.maps.true_masks"] if params.masks.source == "truth" else [],
         "train_segmenter": [own_segmenter] if own_segmenter else localizer,

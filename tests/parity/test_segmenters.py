@@ -7,8 +7,10 @@ import torch
 from torch import nn
 
 from models.build import build
+from models.maps import nearest
 from models.segmenters.deeplabv1 import DeepLabV1ResNet38
 from models.segmenters.deeplabv2 import DeepLabV2, deeplabv2_resnet101
+from models.segmenters.segmenter import pixel_loss
 from tests.support.filled_weights import filled_network
 from tests.support.golden_files import GOLDEN_DIR, agreement, close, golden, load, near, released_shapes, tensors
 
@@ -65,19 +67,17 @@ def test_four_terms(path: Path) -> None:
     outputs = [logits.requires_grad_() for logits in tensors(file, *(f"logits_{number}" for number in range(4)))]
     with torch.device("meta"):
         network = v2()
-    loss = network.loss(outputs, labels, "cross_entropy")
+    loss = network.loss(outputs, labels, pixel_loss)
     assert float(loss.detach()) == pytest.approx(float(file["loss_f64"]), rel=1e-5)
     loss.backward()
     for number, logits in enumerate(outputs):
         near(logits.grad, file[f"grad_{number}"], 1e-4)
-        alone = network.loss([logits.detach()], labels, "cross_entropy")
+        alone = network.loss([logits.detach()], labels, pixel_loss)
         assert float(alone) == pytest.approx(float(file["terms_f64"][number]), rel=1e-5)
 
 
 @pytest.mark.parametrize("path", golden("dlv2loss_"))
 def test_labels_of_four_terms(path: Path) -> None:
-    from models.maps import nearest
-
     file = load(path)
     for number in range(4):
         reduced = nearest(torch.from_numpy(file["labels"]), file[f"label_{number}"].shape[1:])
