@@ -48,8 +48,9 @@ smoke: setup  ## the whole chain through DVC on a dozen scenes, in a copy: make 
 instrument: setup  ## what scenes and compact profile can tell apart: make instrument DRAWING=7 METHODS="cam supervised"
 	@python -m tools.instrument $(if $(DRAWING),--drawings $(DRAWING)) $(if $(METHODS),--methods $(METHODS))
 
-cards: setup  ## fill the tables of knobs in docs/ from their declarations
+cards: setup  ## fill the tables of docs/: knobs as declared, settings of the paper profile
 	python -m tools.cards
+	python -m tools.paper_settings
 
 bench-walk: setup  ## random walk: dense squaring beside ours, in one process
 	python -m tools.bench_walk

@@ -59,16 +59,21 @@ def methods() -> list[str]:
     return sorted(_owners())
 
 
+def owner(method: str) -> str:
+    """The preset file that describes a method: its own, or the one whose variant it is."""
+    return _owners()[method]
+
+
 def _sources(method: str) -> Iterator[Layer]:
     """The preset of a method as whole files, what it is `like` first."""
-    owner = _owners()[method]
-    own = _files()[owner]
-    variant = own["variants"][method] if method != owner else {}
+    file = owner(method)
+    own = _files()[file]
+    variant = own["variants"][method] if method != file else {}
     if like := variant.get("like", own.get("like")):
         yield from _sources(like)
-    yield Layer(f"{owner}.yaml", own)
+    yield Layer(f"{file}.yaml", own)
     if variant:
-        yield Layer(f"{owner}.yaml {method}", variant)
+        yield Layer(f"{file}.yaml {method}", variant)
 
 
 def layers(method: str, profile: str, data_name: str) -> list[Layer]:
