@@ -5,7 +5,7 @@ METHOD ?= cam
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help setup repro test quick lint smoke instrument knobs cards status experiments bench-walk bench-crf bench-attention complexity gpu-check clean
+.PHONY: help setup repro test quick lint smoke instrument knobs cards status experiments bench-walk bench-crf bench-attention complexity paper-check gpu-check clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -60,6 +60,9 @@ bench-crf: setup  ## CRF: two labellings in one field beside separate runs
 
 bench-attention: setup  ## TransCAM: peak memory by how attention is kept, beside stacking it
 	python -m tools.bench_attention
+
+paper-check: setup  ## every paper preset, whole, on a CPU: three steps of each training, tiny crops, six drawn scenes
+	python -m tools.paper_check
 
 complexity: setup  ## ToCo and the dual branch: parameters, multiply-adds, what one encoding of every view saves
 	python -m tools.complexity
