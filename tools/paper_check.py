@@ -231,18 +231,23 @@ def in_a_fork(job: Callable[[], None], log: Path) -> Ended:
     if (child := os.fork()) == 0:
         die_with_parent()
         with log.open("w") as output:
-            os.dup2(output.fileno(), 1)
-            os.dup2(output.fileno(), 2)
-            try:
-                job()
-            except BaseException:  # whatever it is, the log says it and the others go on
-                traceback.print_exc()
-                sys.stderr.flush()
-                os._exit(1)
-        sys.stdout.flush()
-        os._exit(0)
+            for stream in (1, 2):
+                os.dup2(output.fileno(), stream)
+            sys.stdout = sys.stderr = output
+            well = did(job)
+        os._exit(0 if well else 1)
     _, status, usage = os.wait4(child, 0)
     return Ended(status == 0, time.perf_counter() - start, usage.ru_maxrss / 2**20)
+
+
+def did(job: Callable[[], None]) -> bool:
+    """Whether some work ended well; the error is printed, whatever it is, and others go on."""
+    try:
+        job()
+    except BaseException:
+        traceback.print_exc()
+        return False
+    return True
 
 
 def last_line(log: Path) -> str:
