@@ -149,6 +149,20 @@ def test_two_processes_do_the_work_of_one(workspace: Path) -> None:
     assert two["loss"] == pytest.approx(one["loss"], abs=0.2)
 
 
+def accumulated() -> list[float]:
+    """The weights of a training without dropout whose batches each process takes in two parts."""
+    settings = SETTINGS.model_copy(update={"batch": 8, "accumulate": 2})
+    with distributed(Runtime.model_validate(LOCAL)) as machine:
+        return weights_of(train(machine, settings, dropout=0.0)[0]).tolist()
+
+
+def test_two_processes_with_parts_do_the_work_of_one(workspace: Path) -> None:
+    one = forked(accumulated).value
+    shutil.rmtree(workspace / ".resume")
+    for process in several(2, accumulated):
+        assert process.value == pytest.approx(one, abs=1e-5)
+
+
 def test_batch_that_does_not_divide_is_refused() -> None:
     def refusal() -> str:
         with pytest.raises(UserError) as caught:
