@@ -143,6 +143,20 @@ def test_scores_say_how_the_artefact_was_made() -> None:
     assert all(set(toco[stage]) == {"bg_thresh", "protocol", "code"} | masks.get(stage, set()) for stage in SCORED)
 
 
+def test_every_details_file_states_initial_weights_and_number_formats() -> None:
+    changes = {"segmenter__weights": "/weights/deeplabv1_resnet101-coco.pth", "precision__training": "bfloat16"}
+    told = stage_configs(resolve(shipped(method="irn", profile="paper", **changes)))
+    protocols = {name: told[f"evaluate_{name}"]["protocol"] for name in EVALUATED}
+    protocols["classifier"] = told["train_classifier"]["protocol"]
+    stated = {name: protocol["initial_weights"] for name, protocol in protocols.items()}
+    assert stated.pop("segmenter") == "deeplabv1_resnet101-coco.pth", "no folder of the machine"
+    assert set(stated.values()) == {"imagenet"}
+    for protocol in protocols.values():
+        assert (protocol["training_precision"], protocol["inference_precision"]) == ("bfloat16", "tf32")
+    segmenter = protocols["segmenter"]
+    assert (segmenter["fusion"], segmenter["flip"], segmenter["loss"]) == ("mean", False, "cross_entropy")
+
+
 def test_refined_maps_are_told_how_masks_are_made_of_them_by_a_threshold() -> None:
     told = stage_configs(resolve(shipped()))
     masks = {key: value for key, value in told["make_masks"].items() if key not in ("bg_thresh", "code")}
