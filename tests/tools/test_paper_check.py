@@ -18,8 +18,8 @@ from tools.paper_check import STAGES, in_a_fork, last_line, places, small
 def test_presets_stay_what_they_are_but_for_sizes_and_weights(method: str) -> None:
     published = resolve({"method": method, "profile": "paper"})
     checked = resolve(small(method))
-    for group in ("classifier", "localizer", "affinity", "segmenter"):
-        assert getattr(checked, group).network == getattr(published, group).network
+    for name in ("classifier", "localizer", "affinity", "segmenter"):
+        assert getattr(checked, name).network == getattr(published, name).network
     assert checked.segmenter.loss == published.segmenter.loss
     assert (checked.predict.fusion, checked.predict.crf) == (published.predict.fusion, published.predict.crf)
     assert checked.refine.rule == published.refine.rule and checked.masks.crf == published.masks.crf
