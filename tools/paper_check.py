@@ -125,6 +125,7 @@ def run(names: Sequence[str], folder: Path) -> Iterator[bool]:
                     print(f"{name:22} {stage:20} as {made[work].method}", flush=True)
                     continue
                 ended = in_a_fork(partial(run_one, stage), Path(f"{stage}.log"))
+                shutil.rmtree(".resume", ignore_errors=True)  # checkpoints are large
                 print(f"{name:22} {stage:20} {ended.seconds:6.1f} s {ended.gib:6.2f} GiB", flush=True)
                 if not ended.well:
                     print(f"{name:22} {stage:20} FAILED: {last_line(Path(f'{stage}.log'))}", flush=True)
@@ -181,10 +182,13 @@ def digest(stage: str) -> str:
 
 
 def link(stage: str, other: Path) -> None:
-    """Take over what a stage has left in another workspace."""
+    """Take over what a stage has left in another workspace; its files are there once, under two names."""
     for place in places(stage, "outs"):
         place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(other / place, place) if (other / place).is_dir() else shutil.copyfile(other / place, place)
+        if (other / place).is_dir():
+            shutil.copytree(other / place, place, copy_function=os.link)
+        else:
+            os.link(other / place, place)
 
 
 # ------------------------------------------------------------------------------------------------------------ processes
