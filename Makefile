@@ -5,7 +5,7 @@ METHOD ?= cam
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help setup repro test quick lint smoke instrument knobs cards status experiments bench-walk bench-crf bench-attention complexity gpu-check clean
+.PHONY: help setup repro test quick lint smoke instrument knobs cards status experiments bench-walk bench-crf bench-attention complexity paper-check gpu-check clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -48,8 +48,9 @@ smoke: setup  ## the whole chain through DVC on a dozen scenes, in a copy: make 
 instrument: setup  ## what scenes and compact profile can tell apart: make instrument DRAWING=7 METHODS="cam supervised"
 	@python -m tools.instrument $(if $(DRAWING),--drawings $(DRAWING)) $(if $(METHODS),--methods $(METHODS))
 
-cards: setup  ## fill the tables of knobs in docs/ from their declarations
+cards: setup  ## fill the tables of docs/: knobs as declared, settings of the paper profile
 	python -m tools.cards
+	python -m tools.paper_settings
 
 bench-walk: setup  ## random walk: dense squaring beside ours, in one process
 	python -m tools.bench_walk
@@ -59,6 +60,9 @@ bench-crf: setup  ## CRF: two labellings in one field beside separate runs
 
 bench-attention: setup  ## TransCAM: peak memory by how attention is kept, beside stacking it
 	python -m tools.bench_attention
+
+paper-check: setup  ## every paper preset, whole, on a CPU: three steps of each training, tiny crops, six drawn scenes
+	python -m tools.paper_check
 
 complexity: setup  ## ToCo and the dual branch: parameters, multiply-adds, what one encoding of every view saves
 	python -m tools.complexity

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
-from models.registry import BACKBONES, CLASSIFIERS, ENCODERS, NETWORKS, SEGMENTERS
+from models.registry import BACKBONES, CLASSIFIERS, ENCODERS, NETWORKS, segmenter_network
 
 
 def found(at: str) -> Any:
@@ -37,16 +37,30 @@ def carrier(name: str) -> Any:
     """
     if name in CLASSIFIERS:
         return build(classifier_description(name, classes=1, dropout=0.0))
-    return build({"network": name, "labels": 2}) if name in SEGMENTERS else trunk(name)
+    return build(segmenter_description(name, 2)) if segmenter_network(name) else trunk(name)
 
 
-def classifier_description(network: str, classes: int, dropout: float) -> dict[str, Any]:
+def segmenter_description(network: str, labels: int) -> dict[str, Any]:
+    """How a segmentation network is built, for `build`.
+
+    Args:
+        network: a choice of `segmenter.network` that trains.
+        labels: classes and background.
+    """
+    library, *chosen = network.split(":")
+    arguments = dict(zip(("decoder", "encoder"), chosen, strict=False))
+    return {"network": library, **arguments, "labels": labels}
+
+
+def classifier_description(network: str, classes: int, dropout: float, width: int | None = None) -> dict[str, Any]:
     """How a classifier is built, for `build`.
 
     Args:
         network: a choice of `classifier.network`.
         classes: number of foreground classes.
         dropout: share dropped in training: pooled channels, or whole transformer blocks of a Conformer.
+        width: of a further convolution in its head; None: without, and for classifiers with attention.
     """
     chosen = CLASSIFIERS[network]
-    return {"network": chosen.network, **chosen.arguments, "classes": classes, chosen.dropout: dropout}
+    wide = {} if width is None else {"width": width}
+    return {"network": chosen.network, **chosen.arguments, "classes": classes, chosen.dropout: dropout} | wide

@@ -65,45 +65,77 @@ Name = Annotated[str, Field(min_length=1)]
 Side = Annotated[int, Field(ge=32, le=4096), Number]
 WorkingSide = Annotated[int, Field(ge=64), Number]
 Pair = Annotated[list[Count], Field(min_length=2, max_length=2)]
+Factors = Annotated[list[Annotated[float, Field(ge=0.1, le=4), Number]], Field(min_length=2, max_length=2)]
 Shares = Annotated[list[Share], Field(min_length=2, max_length=2)]
 Scales = Annotated[list[Annotated[float, Field(ge=0.1, le=4), Number]], Field(min_length=1, max_length=12)]
 Dilations = Annotated[list[Count], Field(min_length=1, max_length=12)]
 Radius = Annotated[int, Field(ge=2, le=16), Number]
 WEIGHTS = "initial weights: imagenet, none, or the path of a state dict (.pth, .safetensors)"
+Format = Literal["float32", "tf32", "bfloat16", "float16"]
+"""Number formats; tf32 is float32 whose products a GPU forms from 10 bits of mantissa, and float32 elsewhere."""
 
 
 class Rates(Knobs):
-    """SGD or AdamW with a linear rise and the polynomial schedule."""
+    """SGD, Adam or AdamW with a linear rise and the polynomial schedule."""
 
-    optimiser: Literal["sgd", "adamw"] = knob("sgd", "which optimiser")
+    optimiser: Literal["sgd", "adam", "adamw"] = knob(
+        "sgd", "which optimiser; adam adds weight decay to the gradient, adamw takes it from the weights"
+    )
     lr: Positive = knob(..., "first learning rate of the network before its head")
     head_lr_factor: Positive = knob(..., "the head learns this many times faster")
-    momentum: Fraction = knob(..., "of sgd; adamw has none")
+    biases: Literal["as_weights", "caffe"] = knob(
+        "as_weights", "as_weights; caffe: biases learn twice as fast as the weights beside them, without weight decay"
+    )
+    momentum: Fraction = knob(..., "of sgd; the others have none")
     weight_decay: NonNegative = knob(..., "of every weight that learns")
     warm_up: Fraction = knob(0.0, "share of all steps in which lr first rises from nearly 0")
     poly_power: NonNegative = knob(..., "lr falls with (1 - step / steps) to this power; 0: constant")
+    refresh: Count = knob(1, "lr keeps its value for so many steps")
 
 
 class Optimisation(Rates):
     """How long and at what rates a stage trains."""
 
     epochs: Count = knob(..., "passes over the training images")
+    max_steps: Annotated[Count | None, Maybe] = knob(
+        None, "no more steps than these; the last pass ends with them; none: all of `epochs`"
+    )
     batch: Count = knob(..., "images per step, over all processes")
+    accumulate: Count = knob(
+        1,
+        "parts that a batch is computed in one after the other, for want of memory; their gradients add up",
+    )
 
 
 class Augmentation(Knobs):
     """Random resizing, mirroring, colour jitter and cropping of training images."""
 
-    long_side: Pair = knob(..., "smallest and largest longer side, drawn for each view")
+    long_side: Annotated[Pair | None, Maybe] = knob(
+        None, "smallest and largest longer side in pixels, drawn for each view; none: `scale` says it"
+    )
+    scale: Annotated[Factors | None, Maybe] = knob(
+        None, "smallest and largest factor of the photograph's own size, drawn for each view; none: `long_side` says it"
+    )
+    scale_step: Annotated[Positive | None, Maybe] = knob(
+        None, "factors are the smallest one and so much more each time; none: any between"
+    )
     colour_jitter: Share = knob(
         0.0, "brightness, contrast, saturation change by up to this share, hue by a third of it; 0: none"
     )
     crop: Annotated[int, Field(ge=32, le=2048), Number] = knob(..., "side of the square crop")
 
     @model_validator(mode="after")
-    def _ordered(self) -> Augmentation:
-        if self.long_side[0] > self.long_side[1]:
-            raise ValueError(f"long_side is a pair smallest, largest; got {self.long_side}")
+    def _one_size_ordered(self) -> Augmentation:
+        if (self.long_side is None) == (self.scale is None):
+            raise ValueError(
+                f"one of long_side (pixels) and scale (factor of the photograph's size) is a pair and the other none; "
+                f"got {self.long_side} and {self.scale}"
+            )
+        for name, pair in (("long_side", self.long_side), ("scale", self.scale)):
+            if pair is not None and pair[0] > pair[1]:
+                raise ValueError(f"{name} is a pair smallest, largest; got {pair}")
+        if self.scale_step is not None and self.scale is None:
+            raise ValueError(f"scale_step = {self.scale_step} needs a scale, which is none")
         return self
 
 

@@ -20,11 +20,13 @@ class Network(NamedTuple):
     Attributes:
         at: its module and the callable there that builds it.
         imagenet: which library carries its ImageNet weights, and under which name (`timm:<tag>`,
-            `torchvision:<weights>`, `package:<network>`); None where no library does.
+            `torchvision:<weights>`, `package:<network>`, `smp:<encoder>`); None where no library does.
+        alone: it learns from single photographs too, since no batch norm of it takes statistics of a batch.
     """
 
     at: str
     imagenet: str | None = None
+    alone: bool = False
 
 
 BACKBONES = {
@@ -45,12 +47,28 @@ ENCODERS = {
 """Encoders of tokens: vision transformers, and blocks on a convolutional trunk; `vit_test` is for tests."""
 
 SEGMENTERS = {
+    "deeplabv1_resnet38": Network("models.segmenters.deeplabv1:DeepLabV1ResNet38"),
+    "two_convolutions_resnet38": Network("models.segmenters.deeplabv1:TwoConvolutionsResNet38", alone=True),
+    "deeplabv2_resnet50": Network("models.segmenters.deeplabv2:deeplabv2_resnet50", alone=True),
+    "deeplabv2_resnet101": Network("models.segmenters.deeplabv2:deeplabv2_resnet101", alone=True),
     "efficientnet_lite0_deeplabv3plus": Network("models.segmenters.lite_deeplabv3plus:lite0_deeplabv3plus", LITE0),
     "efficientnet_lite2_deeplabv3plus": Network("models.segmenters.lite_deeplabv3plus:lite2_deeplabv3plus", LITE2),
     "deeplabv3_resnet101": Network(
         "models.segmenters.deeplabv3:DeepLabV3ResNet101", "torchvision:ResNet101_Weights.IMAGENET1K_V1"
     ),
 }
+"""Segmentation networks; any `smp:<decoder>:<encoder>` is one too (see `segmenter_network`)."""
+
+SMP = Network("models.segmenters.smp:SmpSegmenter")
+"""Every decoder and encoder of segmentation_models_pytorch."""
+
+
+def segmenter_network(name: str) -> Network | None:
+    """The network of a choice of `segmenter.network`; None for one that is trained elsewhere (`localizer`)."""
+    library, _, chosen = name.partition(":")
+    if library == "smp":
+        return SMP._replace(imagenet=f"smp:{chosen.partition(':')[2]}")
+    return SEGMENTERS.get(name)
 
 
 class Classifier(NamedTuple):
@@ -127,13 +145,8 @@ METHODS = {
 """Second trainings; without one (`none`) the classifier is the localizer."""
 
 
-class Affinity(NamedTuple):
-    """A choice of `affinity.network`: how its confident labels are made (see `pipeline.maps.confident_labels`)."""
-
-    labels: Literal["alphas", "thresholds"]
-
-
-AFFINITIES = {"affinitynet": Affinity("alphas"), "irn": Affinity("thresholds")}
+AFFINITIES = ("affinitynet", "irn")
+"""The choices of `affinity.network`, by their names in `NETWORKS`."""
 
 NETWORKS = {
     "cam_classifier": "models.cam.classifier:CamClassifier",
@@ -142,6 +155,7 @@ NETWORKS = {
     "affinitynet": "models.affinity.affinitynet:FeatureAffinity",
     "irn": "models.affinity.irn:BoundaryAffinity",
     **{method.network: method.at for method in METHODS.values() if method.at},
+    "smp": SMP.at,
     **{name: segmenter.at for name, segmenter in SEGMENTERS.items()},
 }
 """What `network.json` may name."""

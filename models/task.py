@@ -51,6 +51,27 @@ class Sampling(NamedTuple):
     after: Tensor
 
 
+class Progress(NamedTuple):
+    """Where a training stands; all counts from 0.
+
+    Attributes:
+        epoch: which pass over the photographs.
+        step: which step of it.
+        steps: how many a whole pass has.
+        total: how many the training has.
+    """
+
+    epoch: int
+    step: int
+    steps: int
+    total: int
+
+    @property
+    def done(self) -> float:
+        """The share of the training that has been done at the end of this step."""
+        return (self.epoch * self.steps + self.step + 1) / self.total
+
+
 class Task:
     """One training: a network, what of it learns at which rates, and a loss.
 
@@ -77,8 +98,8 @@ class Task:
         """The loss of a batch and the terms to log; `network` is the task's, perhaps wrapped for several processes."""
         raise TypeError(f"{type(self).__name__} has no loss")
 
-    def after_step(self, epoch: int, step: int, steps: int) -> None:
-        """Called after each step of the optimisers; all counts from 0."""
+    def after_step(self, progress: Progress) -> None:
+        """Called after each step of the optimisers."""
 
     def after_epoch(self, epoch: int) -> dict[str, float]:
         """Called after each epoch, before its checkpoint; gives further columns of the history."""

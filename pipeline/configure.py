@@ -53,8 +53,8 @@ def check_start(network: str, imagenet: str | None, weights: str) -> None:
     Raises:
         UserError: saying what is wrong and what to do.
     """
-    if weights.lower() == "imagenet":
-        if imagenet is None:
+    if weights.lower() in ("imagenet", "coco"):
+        if imagenet is None or weights.lower() == "coco":
             raise UserError(f"no library carries those of {network}; give the authors' file")
         if not imagenet.startswith(INSTALLED):
             from pipeline.training.imagenet import fetch_imagenet

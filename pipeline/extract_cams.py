@@ -22,7 +22,7 @@ from pipeline.run.files import new_folder
 from pipeline.run.resume import resume_folder
 from pipeline.run.runtime import Machine, barrier, rank
 from pipeline.run.stage import run_distributed_stage
-from pipeline.run.told import Told, told
+from pipeline.run.told import InferenceTold, told
 from pipeline.scoring.artefacts import VALIDATION
 from pipeline.training.weights import load_network
 
@@ -30,13 +30,14 @@ LOCALIZER, OUTPUT, COMPARED = Path("data/localizer"), Path("data/seeds"), Path("
 HELD_OUT = VALIDATION / "seeds"
 
 
-class ExtractCamsConfig(CamsKnobs, Told):
+class ExtractCamsConfig(CamsKnobs, InferenceTold):
     """What extract_cams is told."""
 
 
 def main(machine: Machine) -> None:
     """Compute the shards that are not there yet, then put all of them into place."""
     config = told("extract_cams", ExtractCamsConfig)
+    machine = machine.computing_in(config.inference_precision)
     network = load_network(LOCALIZER, "train_localizer")
     network.to(machine.device, memory_format=torch.channels_last).eval()
     inputs = [

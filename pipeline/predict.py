@@ -19,7 +19,8 @@ from tqdm import tqdm
 
 from models.kernels import kernels_for
 from models.segmenters.knobs import PredictKnobs
-from models.segmenters.segmenter import Segmenter, predict
+from models.segmenters.predictions import predict
+from models.segmenters.segmenter import Segmenter
 from pipeline.data.dataset import resized_view
 from pipeline.data.images import SMALLEST_SIDE, scaled_size
 from pipeline.data.manifest import MANIFEST, PREPARED, TEST, Manifest, Record, load_manifest, load_test
@@ -32,7 +33,7 @@ from pipeline.run.files import new_folder, read_json
 from pipeline.run.resume import resume_folder
 from pipeline.run.runtime import Machine, barrier, rank, world_size
 from pipeline.run.stage import run_distributed_stage
-from pipeline.run.told import CrfTold, told
+from pipeline.run.told import CrfTold, InferenceTold, told
 from pipeline.training.weights import load_network
 
 INPUT, OUTPUT, TEST_OUTPUT = Path("data/segmenter"), Path("data/predictions"), Path("data/test_predictions")
@@ -40,13 +41,14 @@ INPUT, OUTPUT, TEST_OUTPUT = Path("data/segmenter"), Path("data/predictions"), P
 Labels = NDArray[np.uint8]
 
 
-class PredictConfig(PredictKnobs, CrfTold):
+class PredictConfig(PredictKnobs, CrfTold, InferenceTold):
     """What predict is told."""
 
 
 def main(machine: Machine) -> None:
     """Predict what is not there yet, then put all of it into place."""
     config = told("predict", PredictConfig)
+    machine = machine.computing_in(config.inference_precision)
     inputs = [INPUT, *(PREPARED / name for name in (MANIFEST, TEST, "classes.json"))]
     with resume_folder("predict", config, inputs) as folder:
         network, masks = load_segmenter(INPUT, machine), folder / "masks"
@@ -92,17 +94,17 @@ def predict_split(
 def predicted_labels(
     network: Segmenter, image: Labels, record: Record, config: PredictConfig, machine: Machine
 ) -> Labels:
-    """The prediction (H, W) for one photograph: several scales, mirror images, CRF where the knob says so."""
+    """The prediction (H, W) for one photograph: scales, mirror images and CRF as the knobs say."""
     height, width = scaled_size(record.size, config.long_side)
     views = []
     for scale in config.scales:
         size = scaled_size((height, width), max(height, width) * scale, SMALLEST_SIDE)
         views.append(resized_view(image, size, (network.mean, network.std)).to(machine.device))
     with machine.autocast():
-        probabilities = predict(network, views, record.size).float().cpu().numpy()
+        probabilities = predict(network, views, record.size, config.fusion, config.flip).float().cpu().numpy()
     if not np.isfinite(probabilities).all():
         raise UserError(f"{record.id}: the prediction is not finite; the network has diverged: lower its learning rate")
-    kernels = kernels_for(config.crf, record.size, config.crf_reference)
+    kernels = kernels_for(config.crf, record.size, config.crf_reference, config.crf_iterations)
     if kernels is None:
         return hard_channels(probabilities)
     (marginals,) = dense_crf(image, [softmax_energies(probabilities)], kernels)

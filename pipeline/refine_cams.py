@@ -39,7 +39,7 @@ from pipeline.run.files import new_folder, read_json
 from pipeline.run.resume import resume_folder
 from pipeline.run.runtime import Machine, barrier, rank, world_size
 from pipeline.run.stage import run_distributed_stage
-from pipeline.run.told import Told, told
+from pipeline.run.told import InferenceTold, told
 from pipeline.scoring.artefacts import VALIDATION
 from pipeline.training.weights import load_network
 
@@ -49,13 +49,14 @@ OUTPUT = {"train": Path("data/refined"), "val": VALIDATION / "refined"}
 PIXELS = ((0.0,) * 3, (1.0,) * 3)  # a normalisation that leaves colours in [0, 1]
 
 
-class RefineCamsConfig(RefineKnobs, Told):
+class RefineCamsConfig(RefineKnobs, InferenceTold):
     """What refine_cams is told."""
 
 
 def main(machine: Machine) -> None:
     """Apply the rule of the method to every shard that is not there yet, then put all of them into place."""
     config = told("refine_cams", RefineCamsConfig)
+    machine = machine.computing_in(config.inference_precision)
     if config.rule not in RULES:
         if rank() == 0:
             put_into_place(SEEDS)
@@ -165,6 +166,7 @@ def psa_entries(
         beta=config.beta,
         steps=2**config.log2_steps,
         alpha=config.alpha,
+        background=config.background,
         stride=network.stride,
         tolerance=config.tolerance,
     )
@@ -185,7 +187,7 @@ def irn_entries(
     assert boundary is not None, "irn_walk runs on a network with boundaries"
     size, grid = (views.shape[2], views.shape[3]), (boundary.shape[1], boundary.shape[2])
     walked, _, highest = irn_walk(
-        class_stack(entries, grid, views.device),
+        class_stack(entries, grid, views.device).pow(config.power),
         boundary,
         affinity,
         size,

@@ -22,7 +22,7 @@ from pipeline.run.files import new_folder, write_json
 from pipeline.run.resume import resume_folder
 from pipeline.run.runtime import Machine, barrier, derived_seed, rank
 from pipeline.run.stage import run_distributed_stage
-from pipeline.run.told import CrfTold, Seeded, told
+from pipeline.run.told import CrfTold, TrainingTold, told
 from pipeline.scoring.charts import save_history
 from pipeline.training.loop import fit
 from pipeline.training.weights import load_initial, save_network
@@ -30,13 +30,14 @@ from pipeline.training.weights import load_initial, save_network
 SEEDS, OUTPUT, PLOTS = Path("data/seeds"), Path("data/affinity"), Path("metrics/plots/affinity")
 
 
-class TrainAffinityConfig(AffinityKnobs, Seeded, CrfTold):
+class TrainAffinityConfig(AffinityKnobs, TrainingTold, CrfTold):
     """What train_affinity is told."""
 
 
 def main(machine: Machine) -> None:
     """Make the confident labels and train, or continue; nothing where the method has no affinity."""
     config = told("train_affinity", TrainAffinityConfig)
+    machine = machine.computing_in(config.training_precision)
     if config.network not in AFFINITIES:
         if rank() == 0:
             with new_folder(OUTPUT) as output, new_folder(PLOTS) as plots:
@@ -72,8 +73,7 @@ def confident_labels(config: TrainAffinityConfig, manifest: Manifest, folder: Pa
     labels = folder / "labels"
     if rank() == 0:
         first, second = config.confidence_pair
-        kind = AFFINITIES[config.network].labels
-        pair = ConfidencePair(kind, (first, second), config.crf, config.max_side, config.crf_reference)
+        pair = ConfidencePair(config.labels, (first, second), config.crf, config.max_side, config.crf_reference)
         write_labels(manifest, SEEDS, pair, labels, machine.root, machine.workers)
     barrier()
     return labels

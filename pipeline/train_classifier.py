@@ -18,8 +18,10 @@ from models.build import build, classifier_description
 from models.cam.classifier import mean_average_precision
 from models.cam.knobs import ClassifierKnobs
 from models.cam.task import ClassifierTask
+from models.knobs import Augmentation
 from models.localizer import Localizer
 from models.registry import CLASSIFIERS
+from pipeline.data.augment import size_range
 from pipeline.data.dataset import TaggedViews, resized_view
 from pipeline.data.images import SMALLEST_SIDE, scaled_size
 from pipeline.data.manifest import PREPARED, Manifest, load_manifest
@@ -28,7 +30,7 @@ from pipeline.run.files import new_folder, write_json
 from pipeline.run.resume import resume_folder
 from pipeline.run.runtime import Machine, derived_seed, rank
 from pipeline.run.stage import run_distributed_stage
-from pipeline.run.told import Seeded, told
+from pipeline.run.told import InferenceTold, TrainingTold, told
 from pipeline.scoring.charts import save_history
 from pipeline.scoring.records import write_scores
 from pipeline.training.loop import fit
@@ -41,7 +43,7 @@ OUTPUT, METRICS, PLOTS = (
 )
 
 
-class TrainClassifierConfig(ClassifierKnobs, Seeded):
+class TrainClassifierConfig(ClassifierKnobs, TrainingTold, InferenceTold):
     """What train_classifier is told.
 
     Attributes:
@@ -59,7 +61,7 @@ def main(machine: Machine) -> None:
         if rank() == 0:
             write_no_classifier(config.code)
         return
-    description = classifier_description(config.network, len(manifest.classes), config.dropout)
+    description = classifier_description(config.network, len(manifest.classes), config.dropout, config.head_width)
     with resume_folder("train_classifier", config, [PREPARED / "manifest.csv", PREPARED / "classes.json"]) as folder:
         torch.manual_seed(derived_seed("classifier", config.seed))
         network = build(description)
@@ -69,9 +71,11 @@ def main(machine: Machine) -> None:
         normalisation = (network.backbone.mean, network.backbone.std)
         views = TaggedViews(manifest.split("train"), machine.root, config.augmentation, normalisation)
         task = ClassifierTask(network, config.optimisation)
-        history = fit(task, views, config.optimisation, config.seed, folder, machine)
+        trainer = machine.computing_in(config.training_precision)
+        history = fit(task, views, config.optimisation, config.seed, folder, trainer)
         if rank() == 0:
-            scores = tag_scores(network, manifest, sum(config.augmentation.long_side) / 2, machine)
+            viewer = machine.computing_in(config.inference_precision)
+            scores = tag_scores(network, manifest, config.augmentation, viewer)
             scores["protocol"] |= config.protocol
             with new_folder(OUTPUT) as output:
                 save_network(output, network, description)
@@ -90,24 +94,26 @@ def write_no_classifier(code: str) -> None:
 
 
 @torch.inference_mode()
-def tag_scores(network: Localizer, manifest: Manifest, long_side: float, machine: Machine) -> dict[str, Any]:
+def tag_scores(network: Localizer, manifest: Manifest, augmentation: Augmentation, machine: Machine) -> dict[str, Any]:
     """Average precision per class on the validation split, each photograph at the mean training size."""
     held_out = manifest.split("val")
     photographs = Photographs(held_out, machine.root)
     normalisation = (network.backbone.mean, network.backbone.std)
     logits = []
     for record in tqdm(held_out.records, desc="tags of the validation split", disable=None):
-        view = resized_view(photographs.read(record), scaled_size(record.size, long_side, SMALLEST_SIDE), normalisation)
+        size = scaled_size(record.size, sum(size_range(record.size, augmentation)) / 2, SMALLEST_SIDE)
+        view = resized_view(photographs.read(record), size, normalisation)
         with machine.autocast():
             logits.append(network(view[None].to(machine.device)).float().cpu())
     precision = mean_average_precision(torch.cat(logits), torch.from_numpy(held_out.tag_matrix()))
+    sizes = {"long_side": augmentation.long_side, "scale": augmentation.scale}
     named = {manifest.classes[index]: value for index, value in precision.items()}
     return {
         **({"map": float(np.mean(list(named.values())))} if named else {}),
         "per_class": named,
         "classes_scored": len(named),
         "images": len(held_out.records),
-        "protocol": {"long_side": long_side},
+        "protocol": {name: sum(pair) / 2 for name, pair in sizes.items() if pair is not None},
     }
 
 

@@ -20,6 +20,7 @@ from models.knobs import Augmentation, Optimisation
 from models.registry import BACKBONES, ENCODERS, METHODS
 from models.task import LocalizerTask, Start
 from pipeline.config.cams import CamsKnobs
+from pipeline.data.augment import size_range
 from pipeline.data.dataset import LabelledViews, TaggedViews, resized_view
 from pipeline.data.images import SMALLEST_SIDE, resize_image, scaled_size
 from pipeline.data.manifest import PREPARED, Manifest, load_manifest
@@ -32,7 +33,7 @@ from pipeline.run.files import new_folder, read_json, write_json
 from pipeline.run.resume import resume_folder
 from pipeline.run.runtime import Machine, barrier, derived_seed, rank
 from pipeline.run.stage import run_distributed_stage
-from pipeline.run.told import CrfTold, Seeded, told
+from pipeline.run.told import CrfTold, InferenceTold, TrainingTold, told
 from pipeline.scoring.charts import save_history, save_sampling
 from pipeline.training.loop import History, fit
 from pipeline.training.weights import load_initial, load_network, save_network
@@ -42,7 +43,7 @@ HISTORY = "history.json"
 VIEWS = {"tagged": TaggedViews, "labelled": LabelledViews, "three": ThreeViews}
 
 
-class TrainLocalizerConfig(Seeded, CrfTold):
+class TrainLocalizerConfig(TrainingTold, InferenceTold, CrfTold):
     """What train_localizer is told: the knobs that all second trainings share, and the groups of its own.
 
     Attributes:
@@ -93,7 +94,7 @@ def train(config: TrainLocalizerConfig, folder: Path, machine: Machine) -> Histo
         history += [row | {"epoch": row["epoch"] + len(history)} for row in rows]
     if rank() == 0:
         save_result(task, history, folder)
-        draw_sampling(task, manifest, config.augmentation.long_side[1], machine, folder)
+        draw_sampling(task, manifest, config.augmentation, machine, folder)
     return history
 
 
@@ -141,6 +142,7 @@ def run_task(
     if task.static_labels is not None:
         masks = {"masks": static_labels(task, config, manifest, folder, machine)}
     views = VIEWS[task.views](manifest, machine.root, config.augmentation, (backbone.mean, backbone.std), **masks)
+    viewer = machine.computing_in(config.inference_precision)
     tracked = Manifest(manifest.records[: task.track], manifest.classes)
 
     def keep_maps(epoch: int) -> None:
@@ -149,10 +151,11 @@ def run_task(
             for name, network in task.tracked().items():
                 store = folder / "epochs" / f"{name}-{epoch + 1:02d}"
                 cams = config.cams.at_one_scale()
-                extend_store(network.eval(), tracked, cams, store, machine, f"maps of the {name} network", alone=True)
+                extend_store(network.eval(), tracked, cams, store, viewer, f"maps of the {name} network", alone=True)
 
     seed = derived_seed(task.name, config.seed) if task.name else config.seed
-    return fit(task, views, config.optimisation, seed, folder / task.name, machine, keep_maps)
+    trainer = machine.computing_in(config.training_precision)
+    return fit(task, views, config.optimisation, seed, folder / task.name, trainer, keep_maps)
 
 
 def static_labels(
@@ -162,7 +165,8 @@ def static_labels(
     knobs = task.static_labels
     assert config.cams is not None and knobs is not None, "methods with static labels are told the knobs of maps"
     network = load_network(CLASSIFIER, "train_classifier").to(machine.device).eval()
-    extend_store(network, manifest, config.cams, folder / "cams", machine, "maps for pixel labels")
+    viewer = machine.computing_in(config.inference_precision)
+    extend_store(network, manifest, config.cams, folder / "cams", viewer, "maps for pixel labels")
     barrier()
     labels = folder / "labels"
     if rank() == 0:
@@ -184,19 +188,21 @@ def save_result(task: LocalizerTask, history: History, folder: Path) -> None:
             shutil.copytree(folder / "epochs", output / "epochs", ignore=hidden)
 
 
-def draw_sampling(task: LocalizerTask, manifest: Manifest, long_side: int, machine: Machine, folder: Path) -> None:
+def draw_sampling(
+    task: LocalizerTask, manifest: Manifest, augmentation: Augmentation, machine: Machine, folder: Path
+) -> None:
     """Draw where cells of one photograph, the first that has a tag, read their features; nothing without samplers.
 
     Args:
         task: trained.
         manifest: the training photographs.
-        long_side: longer side of the view that is drawn.
+        augmentation: the view that is drawn has the largest size that it gives.
         machine: where the network is.
         folder: `plots` below it gets `sampling.csv` and `sampling.png`.
     """
     record = next((record for record in manifest.records if record.tags), manifest.records[0])
     photograph = Photographs(manifest, machine.root).read(record)
-    size = scaled_size(record.size, long_side, SMALLEST_SIDE)
+    size = scaled_size(record.size, size_range(record.size, augmentation)[1], SMALLEST_SIDE)
     backbone = task.result()[0].backbone
     view = resized_view(photograph, size, (backbone.mean, backbone.std))[None]
     if (sampling := task.sampling(view.to(machine.device))) is not None:

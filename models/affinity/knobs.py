@@ -23,6 +23,7 @@ from models.knobs import (
 from models.registry import AFFINITIES, BACKBONES
 
 Reading = Literal["released", "published"]
+ConfidentLabels = Literal["alphas", "thresholds"]
 
 
 class AffinityKnobs(Knobs):
@@ -32,9 +33,15 @@ class AffinityKnobs(Knobs):
     backbone: Annotated[str, OneOf(BACKBONES)] = knob("resnet50", "its trunk; resnet38 for affinitynet alone")
     weights: Name = knob("imagenet", WEIGHTS)
     reading: Reading = knob("released", "loss and distance as in the released code, or as in the paper's text")
+    labels: ConfidentLabels = knob(
+        "thresholds",
+        "how two labellings are made that confident labels agree in: thresholds (constant backgrounds), alphas "
+        "(backgrounds (1 - strongest class) to a power, as AffinityNet has them)",
+        "IRN, TransCAM (released)",
+    )
     confidence_pair: Annotated[list[NonNegative], Field(min_length=2, max_length=2)] = knob(
         [0.3, 0.05],
-        "affinitynet: alphas of a strong and a weak background; irn: foreground and background threshold",
+        "thresholds: of foreground and of background; alphas: of a strong and of a weak background",
         "IRN (released)",
     )
     crf: Annotated[KernelName | None, Maybe] = knob(

@@ -22,7 +22,7 @@ from models.bao.target import (
 from models.labels import IGNORE
 from models.localizer import Localizer
 from models.maps import nearest
-from models.task import Batch, LocalizerTask, Part, Start, Terms
+from models.task import Batch, LocalizerTask, Part, Progress, Start, Terms
 
 SWITCH_PATIENCE = 2  # epochs in a row whose labels must cover more than the least before, to switch by itself
 
@@ -118,8 +118,9 @@ class SelfTrainingTask(StaticTask):
         background: Literal["one_minus_max"] | float = "one_minus_max" if constant is None else constant
         return target_labels(cam, batch["tags"], self.knobs.label_norm, background, padding)
 
-    def after_step(self, epoch: int, step: int, steps: int) -> None:
+    def after_step(self, progress: Progress) -> None:
         """Let the target follow, by the schedule."""
+        epoch, step, steps, _ = progress
         if self.automatic:
             self._observe(steps)
         switched = self.switch is not None and self.switch.switched

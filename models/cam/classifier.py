@@ -19,18 +19,32 @@ class CamClassifier(Localizer):
 
     Pooling and the convolution commute, so the convolution's maps before pooling are the CAMs.
     Source: released code of IRN (`net/resnet50_cam.py`), and of PSA (`network/resnet38_cls.py`) with dropout 0.5.
+
+    Args:
+        backbone: a name in `models.registry.BACKBONES`.
+        classes: number of foreground classes.
+        dropout: share of the channels in front of the last layer that training drops.
+        width: channels of a 3 x 3 convolution in front of the last layer. Ahn & Kwak, CVPR 2018, have 512
+            (`published`), their code none (`released`); the ReLU after it is `reconstructed`.
     """
 
-    def __init__(self, backbone: str, classes: int, dropout: float = 0.0) -> None:
+    def __init__(self, backbone: str, classes: int, dropout: float = 0.0, width: int | None = None) -> None:
         super().__init__()
         own: Backbone = trunk(backbone)
         self.backbone, self.stride = own, own.strides[-1]
         self.dropout = nn.Dropout2d(dropout)
-        self.head = nn.Conv2d(own.channels[-1], classes, kernel_size=1, bias=False)
+        last = nn.Conv2d(width or own.channels[-1], classes, kernel_size=1, bias=False)
+        self.head: nn.Module = last
+        if width is not None:
+            wide = nn.Conv2d(own.channels[-1], width, kernel_size=3, padding=1)
+            self.head = nn.Sequential(wide, nn.ReLU(), nn.Dropout2d(dropout), last)
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (B, 3, H, W) to logits (B, classes)."""
-        pooled = self.backbone(images)[-1].mean(dim=(2, 3), keepdim=True)
+        features = self.backbone(images)[-1]
+        if isinstance(self.head, nn.Sequential):
+            return self.head(features).mean(dim=(2, 3))
+        pooled = features.mean(dim=(2, 3), keepdim=True)
         return self.head(self.dropout(pooled)).flatten(1)
 
     def activations(self, images: Tensor, tags: Tensor, observers: Sequence[Observer] = ()) -> Activations:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from models.knobs import WEIGHTS, Augmentation, Fraction, Knobs, Name, OneOf, Optimisation, knob
+from models.knobs import WEIGHTS, Augmentation, Count, Fraction, Knobs, Maybe, Name, OneOf, Optimisation, knob
 from models.registry import CLASSIFIERS
 
 ClassifierName = Annotated[str, OneOf(("none", *CLASSIFIERS))]
@@ -19,6 +19,10 @@ class ClassifierKnobs(Knobs):
     weights: Name = knob("imagenet", WEIGHTS)
     dropout: Fraction = knob(
         0.0, "share dropped in training: pooled channels, or blocks of a Conformer (drop path)", "IRN (released)"
+    )
+    head_width: Annotated[Count | None, Maybe] = knob(
+        None,
+        "channels of a 3 x 3 convolution before the last layer (512 in AffinityNet's paper); none: no such layer",
     )
     optimisation: Optimisation
     augmentation: Augmentation

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
 from torch.nn import functional
 
 from models.build import build
@@ -137,7 +138,9 @@ class EsolNetwork(Localizer):
 
     def _maps(self, features: Tensor) -> Tensor:
         """Class activation maps of features, with the classifier's weights and no gradient for them."""
-        return functional.conv2d(features, self.base.head.get_parameter("weight").detach())
+        weights = {name: value.detach() for name, value in self.base.head.named_parameters()}
+        maps: Tensor = functional_call(self.base.head, weights, (features,))
+        return maps
 
 
 # -------------------------------------------------------------------------------------------------------------- losses

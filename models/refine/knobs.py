@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from models.knobs import Count, Dilations, Knobs, Maybe, Number, Positive, Radius, Side, knob
+from models.knobs import Count, Dilations, Knobs, Maybe, Number, Positive, Radius, Share, Side, knob
 
 NEEDS = {"psa_walk": "affinitynet", "irn_walk": "irn"}
 """The choice of `affinity.network` that a rule walks on; other rules need none."""
@@ -29,7 +29,13 @@ class RefineKnobs(Knobs):
     log2_steps: Annotated[int, Field(ge=0, le=14), Number] = knob(
         8, "the walk has two to this power steps", "PSA, IRN (released, published)"
     )
+    power: Positive = knob(
+        1.0, "irn_walk: maps to this power walk; above 1, weak activation counts less", "IRN (released)"
+    )
     alpha: Positive = knob(16.0, "psa_walk: background is (1 - strongest class) to this power", "PSA (released)")
+    background: Annotated[Share | None, Maybe] = knob(
+        None, "psa_walk: a constant background in its place (TransCAM, released); none: alpha says it"
+    )
     tolerance: Annotated[float, Field(gt=0, lt=1), Number] = knob(
         0.000001, "largest error of the series that replaces the steps"
     )

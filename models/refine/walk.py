@@ -204,13 +204,14 @@ def _normalise(weights: Tensor, radius: int) -> tuple[Tensor, Tensor, Tensor]:
     return pairs, degree.reciprocal().to(weights.dtype), degree.sqrt().to(weights.dtype)
 
 
-def psa_scores(cam: Tensor, alpha: float = 16.0, stride: int = 8) -> Tensor:
+def psa_scores(cam: Tensor, alpha: float = 16.0, stride: int = 8, background: float | None = None) -> Tensor:
     """Class maps and their background, averaged onto the walk's grid.
 
     Args:
         cam: (B, K, H, W) in [0, 1], the image's classes only; K = 0 gives pure background.
         alpha: power of the background (1 - max over classes)^alpha. 16 is `released` and `published`.
         stride: grid stride.
+        background: a constant in place of that power; TransCAM takes 0.42: `released`.
 
     Returns:
         (B, K+1, ceil(H/stride), ceil(W/stride)), channel 0 the background. The image is zero-padded to the
@@ -220,7 +221,8 @@ def psa_scores(cam: Tensor, alpha: float = 16.0, stride: int = 8) -> Tensor:
     """
     batch, classes, height, width = cam.shape
     strongest = cam.amax(1, keepdim=True) if classes else cam.new_zeros(batch, 1, height, width)
-    stack = torch.cat([(1 - strongest) ** alpha, cam], 1)
+    behind = (1 - strongest) ** alpha if background is None else torch.full_like(strongest, background)
+    stack = torch.cat([behind, cam], 1)
     return F.avg_pool2d(F.pad(stack, (0, -width % stride, 0, -height % stride)), stride)
 
 
@@ -233,6 +235,7 @@ def psa_walk(
     beta: float = 8.0,
     steps: int = 256,
     alpha: float = 16.0,
+    background: float | None = None,
     stride: int = 8,
     mode: Mode = "chebyshev",
     tolerance: float = 1e-6,
@@ -246,6 +249,7 @@ def psa_walk(
         beta: see `random_walk`.
         steps: see `random_walk`.
         alpha: see `psa_scores`.
+        background: see `psa_scores`.
         stride: grid stride.
         mode: see `random_walk`.
         tolerance: see `random_walk`.
@@ -259,7 +263,7 @@ def psa_walk(
 
     Source: Ahn & Kwak, CVPR 2018, section 3.3; released PSA code: `released`.
     """
-    scores = psa_scores(cam, alpha, stride)
+    scores = psa_scores(cam, alpha, stride, background)
     return random_walk(scores, affinity, radius=radius, beta=beta, steps=steps, mode=mode, tolerance=tolerance)
 
 

@@ -1,19 +1,26 @@
-"""What all segmentation networks share: their form, their loss, and how they predict."""
+"""What all segmentation networks share: their form, their losses, and how they predict."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from models.labels import IGNORE
 from models.networks.loading import load_trunk
 
+PixelLoss = Callable[[Tensor, Tensor], Tensor]
+"""Logits (B, labels, H, W) float32 and pixel labels (B, H, W) int64 to a loss."""
+
 
 class Segmenter(nn.Module):
-    """What the pipeline relies on: a backbone with ImageNet weights, a head that learns faster, a normalisation."""
+    """What the pipeline relies on: a backbone with ImageNet weights, a head that learns faster, a normalisation.
+
+    In evaluation mode the network gives logits (B, labels, H, W) of normalised images (B, 3, H, W). In training mode it
+    gives what its `loss` reads: the same, unless the network says otherwise.
+    """
 
     backbone: nn.Module
     head: nn.Module
@@ -21,12 +28,16 @@ class Segmenter(nn.Module):
     std: tuple[float, float, float]
 
     def load_pretrained(self, state: Mapping[str, Tensor]) -> None:
-        """Load ImageNet weights into the backbone; only heads may differ.
+        """Load initial weights into the backbone; only heads may differ.
 
         Raises:
             ValueError: listing missing, unexpected and wrongly shaped names.
         """
         load_trunk(self.backbone, state)
+
+    def loss(self, outputs: Any, labels: Tensor, term: PixelLoss) -> Tensor:
+        """The loss of what the network gives in training mode, with pixel labels (B, H, W) int64."""
+        return term(outputs.float(), labels)
 
 
 def pixel_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -40,21 +51,18 @@ def pixel_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return total / (labels != IGNORE).sum().clamp(min=1)
 
 
-@torch.inference_mode()
-def predict(network: nn.Module, views: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-    """Mean softmax over several scales, each with its mirror image.
+def balanced_pixel_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross entropy averaged over background pixels plus that averaged over foreground pixels; 255 is in neither.
 
     Args:
-        network: images (2, 3, h, w) to logits (2, labels, h, w).
-        views: one normalised image (3, h, w) per scale.
-        size: height and width of the result.
+        logits: (B, labels, H, W).
+        labels: (B, H, W) int64.
 
-    Returns:
-        Probabilities (labels, H, W) on the views' device.
+    Source: Lee et al., CVPR 2021 (AdvCAM), name a balanced cross entropy "similar to DSRG" (AdvCAM issue 9): the sum of
+    both sides is DSRG's, means over the batch in place of the image are `reconstructed`.
     """
-    total = torch.zeros((), device=views[0].device)
-    for view in views:
-        probabilities = network(torch.stack([view, view.flip(2)])).float().softmax(1)
-        merged = (probabilities[:1] + probabilities[1:].flip(3)) / (2 * len(views))
-        total = total + functional.interpolate(merged, size, mode="bilinear", align_corners=False)[0]
-    return total
+    background, foreground = labels == 0, (labels != 0) & (labels != IGNORE)
+    return sum(
+        (pixel_loss(logits, labels.masked_fill(~side, IGNORE)) for side in (background, foreground)),
+        start=logits.new_zeros(()),
+    )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from models.localizer import Localizer
 from models.schedules import cosine_threshold
-from models.task import Batch, LocalizerTask, Part, Start, Terms
+from models.task import Batch, LocalizerTask, Part, Progress, Start, Terms
 from models.toco.contrast import ContrastHeads
 from models.toco.crops import mirror_views
 from models.toco.knobs import TocoKnobs
@@ -64,7 +64,7 @@ class TocoTask(LocalizerTask):
                 f"localizer.toco.high_of_classes has {len(knobs.high_of_classes)} thresholds for {start.classes} "
                 "classes"
             )
-        self.own, self.knobs, self.classes, self.epochs, self.done = model, knobs, start.classes, start.epochs, 0.0
+        self.own, self.knobs, self.classes, self.done = model, knobs, start.classes, 0.0
 
     def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Terms]:
         """The weighted losses of a batch; those that do not count yet are logged as 0, and how alike tokens are."""
@@ -99,9 +99,9 @@ class TocoTask(LocalizerTask):
         source: Literal["final", "aux"] = "final" if self.done >= self.knobs.final_labels_start else "aux"
         return Thresholds(self.knobs.low, regions, pairs, masks, source)
 
-    def after_step(self, epoch: int, step: int, steps: int) -> None:
-        """Count a step; with how many epochs there are, it becomes a share."""
-        self.done = (epoch * steps + step + 1) / (self.epochs * steps)
+    def after_step(self, progress: Progress) -> None:
+        """Note the share of the training that is done."""
+        self.done = progress.done
 
     def state_dict(self) -> dict[str, Any]:
         """The share of the training that is done."""

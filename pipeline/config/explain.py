@@ -17,6 +17,7 @@ from pipeline.maps.background_rules import RULES
 ALLOWED = {
     "bg_thresh": "a number from 0 to 1, none (no threshold: background is 1 - the strongest class), "
     f"a rule that reads no mask ({', '.join(RULES)}), or preset",
+    "precision": "a group of two knobs, precision.training and precision.inference",
 }
 WORDS = {"array": "list", "boolean": "true, false", "integer": "whole number", "null": "none", "number": "number"}
 

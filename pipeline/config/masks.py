@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from models.knobs import CrfReference, KernelName, Knobs, Maybe, Number, OneOf, Share, Shares, WorkingSide, knob
+from models.knobs import Count, CrfReference, KernelName, Knobs, Maybe, Number, OneOf, Share, Shares, WorkingSide, knob
 from pipeline.maps.background_rules import RULES
 
 BackgroundThreshold = Annotated[Share | Annotated[str, OneOf(RULES)] | None, Maybe]
@@ -25,6 +25,7 @@ class MasksKnobs(Knobs):
         "labels (hard labels at 0.7 confidence), softmax (the maps as probabilities)",
         "IRN, AMN, TransCAM (released)",
     )
+    crf_iterations: Annotated[Count | None, Maybe] = knob(None, "of the CRF; none: as the kernels' paper has them")
     unary_labels: Annotated[Annotated[int, Field(ge=2), Number] | None, Maybe] = knob(
         None,
         "labels that share the remaining 0.3; none: background and the image's classes",

@@ -8,9 +8,9 @@ from pydantic import Field, model_validator
 
 from models.affinity.knobs import AffinityKnobs
 from models.cam.knobs import ClassifierKnobs
-from models.knobs import CrfReference, Knobs, Name, Number, Seed, knob
+from models.knobs import CrfReference, Format, Knobs, Name, Number, Seed, knob
 from models.refine.knobs import NEEDS, RefineKnobs
-from models.registry import CLASSIFIERS, METHODS, SEGMENTERS, Method
+from models.registry import CLASSIFIERS, METHODS, SEGMENTERS, Method, segmenter_network
 from models.segmenters.knobs import PredictKnobs, SegmenterKnobs
 from pipeline.config.cams import CamsKnobs
 from pipeline.config.data import DataKnobs
@@ -21,6 +21,15 @@ from pipeline.config.report import ReportKnobs
 ATTENTION = [name for name, classifier in CLASSIFIERS.items() if classifier.attention]
 PLAIN = [name for name, classifier in CLASSIFIERS.items() if not classifier.attention]
 NEEDED = {"attention": ("classifier with attention", ATTENTION), "convolution": ("convolutional classifier", PLAIN)}
+
+
+class PrecisionKnobs(Knobs):
+    """Number formats that results are computed in; losses, softmax and walks are in float32 in all of them."""
+
+    training: Format = knob(
+        "float32", "of trainings; tf32: float32 whose products a GPU forms from 10 bits of mantissa"
+    )
+    inference: Format = knob("float32", "of maps, walks and predictions")
 
 
 class Params(Knobs):
@@ -43,9 +52,7 @@ class Params(Knobs):
     )
     seed: Seed = knob(0, "of every training; the bundled scenes have a seed of their own")
     device: Literal["auto", "cpu", "cuda"] = knob("auto", "where networks run")
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = knob(
-        "auto", "of forward passes; auto: 16-bit on CUDA, float32 on CPU"
-    )
+    precision: PrecisionKnobs = PrecisionKnobs()
     processes: Annotated[int, Field(ge=1, le=1024), Number] = knob(
         1, "more than one: training and CAM extraction run under torchrun"
     )
@@ -89,7 +96,7 @@ class Params(Knobs):
 
     @model_validator(mode="after")
     def _true_masks_are_learned(self) -> Params:
-        if self.masks.source == "truth" and self.segmenter.network not in SEGMENTERS:
+        if self.masks.source == "truth" and segmenter_network(self.segmenter.network) is None:
             raise ValueError(
                 f"masks.source = truth needs a segmenter that learns from masks, but segmenter.network = "
                 f"{self.segmenter.network}; choose {', '.join(SEGMENTERS)}"
@@ -98,11 +105,12 @@ class Params(Knobs):
 
     @model_validator(mode="after")
     def _segmenter_sees_several_photographs(self) -> Params:
-        batch = self.segmenter.optimisation.batch
-        if self.segmenter.network in SEGMENTERS and batch // self.processes < 2:
+        own, learning = segmenter_network(self.segmenter.network), self.segmenter.optimisation
+        if own is not None and not own.alone and learning.batch // (self.processes * learning.accumulate) < 2:
             raise ValueError(
-                f"segmenter.optimisation.batch = {batch} over processes = {self.processes} leaves each fewer than two "
-                "photographs, which its batch normalisation needs; raise the batch or lower processes"
+                f"segmenter.optimisation.batch = {learning.batch} over processes = {self.processes} and accumulate = "
+                f"{learning.accumulate} leaves each fewer than two photographs, which the batch normalisation of "
+                f"{self.segmenter.network} needs; raise the batch, or lower accumulate or processes"
             )
         return self
 
@@ -122,6 +130,15 @@ class Params(Knobs):
             raise ValueError(
                 f"localizer.network = {self.localizer.network} needs a {words}, but classifier.network = "
                 f"{self.classifier.network}; choose {', '.join(choices)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _wide_head_where_there_is_room(self) -> Params:
+        if self.classifier.head_width is not None and self.classifier.network not in PLAIN:
+            raise ValueError(
+                f"classifier.head_width = {self.classifier.head_width} needs a convolutional classifier, but "
+                f"classifier.network = {self.classifier.network}; choose {', '.join(PLAIN)}, or set head_width to none"
             )
         return self
 

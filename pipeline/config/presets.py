@@ -3,6 +3,9 @@
 A preset file has the layers `common`, `<profile>` and `<profile>_<data set>`. They apply in this order: those of
 `base.yaml`, those of the method that it is `like`, its own, and those of the variant (a row of a paper's table).
 `baseline` names the method whose numbers it claims to improve; tables pair the two.
+
+`segmenter` names a recipe: a file in `presets/segmenters` that says how the paper profile trains its segmentation
+network and predicts. The last one named counts, and comes before the layers of the file that names it.
 """
 
 from __future__ import annotations
@@ -19,6 +22,9 @@ from pipeline.config.yaml_text import parsed
 
 PRESETS = Path(__file__).parents[1] / "presets"
 PROFILES = ("compact", "paper")
+RECIPES_FOR = "paper"
+"""The profile whose segmentation networks are in recipes; the other one has a network of its own for all methods."""
+
 Tree = dict[str, Any]
 
 
@@ -36,6 +42,13 @@ def _files() -> dict[str, Tree]:
 
 
 @cache
+def _recipes() -> dict[str, Tree]:
+    """The recipes of segmentation networks by name."""
+    paths = sorted((PRESETS / "segmenters").glob("*.yaml"))
+    return {path.stem: parsed(path.read_text(encoding="utf-8")) for path in paths}
+
+
+@cache
 def _owners() -> dict[str, str]:
     """For each method the file that describes it: its own, or the one that lists it as a variant."""
     owners = {name: name for name in _files() if name != "base"}
@@ -47,16 +60,21 @@ def methods() -> list[str]:
     return sorted(_owners())
 
 
+def owner(method: str) -> str:
+    """The preset file that describes a method: its own, or the one whose variant it is."""
+    return _owners()[method]
+
+
 def _sources(method: str) -> Iterator[Layer]:
     """The preset of a method as whole files, what it is `like` first."""
-    owner = _owners()[method]
-    own = _files()[owner]
-    variant = own["variants"][method] if method != owner else {}
+    file = owner(method)
+    own = _files()[file]
+    variant = own["variants"][method] if method != file else {}
     if like := variant.get("like", own.get("like")):
         yield from _sources(like)
-    yield Layer(f"{owner}.yaml", own)
+    yield Layer(f"{file}.yaml", own)
     if variant:
-        yield Layer(f"{owner}.yaml {method}", variant)
+        yield Layer(f"{file}.yaml {method}", variant)
 
 
 def baseline(method: str) -> str | None:
@@ -72,9 +90,14 @@ def layers(method: str, profile: str, data_name: str) -> list[Layer]:
     """What the presets give for a method, profile and data set, in the order in which they apply."""
     parts = ("common", profile, f"{profile}_{data_name}")
     files = [Layer("base.yaml", _files()["base"]), *_sources(method)]
-    return [
-        Layer(f"{file.name} {part}", file.values[part]) for file in files for part in parts if file.values.get(part)
-    ]
+    last = max(number for number, file in enumerate(files) if "segmenter" in file.values)
+    found: list[Layer] = []
+    for number, file in enumerate(files):
+        if number == last and profile == RECIPES_FOR:
+            name = file.values["segmenter"]
+            found.append(Layer(f"segmenters/{name}.yaml", _recipes()[name]))
+        found += [Layer(f"{file.name} {part}", file.values[part]) for part in parts if file.values.get(part)]
+    return found
 
 
 def merge(low: Tree, high: Tree) -> Tree:

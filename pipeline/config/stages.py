@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from models.registry import AFFINITIES, BACKBONES, CLASSIFIERS, ENCODERS, NETWORKS, SEGMENTERS, Network
+from models.registry import AFFINITIES, BACKBONES, CLASSIFIERS, ENCODERS, NETWORKS, Network, segmenter_network
 from pipeline.config.code import code_digest
 from pipeline.config.params import Params
 from pipeline.config.pixel_labels import pixel_labels
@@ -47,7 +47,8 @@ def stage_configs(params: Params) -> dict[str, Json]:
 def _knobs(params: Params) -> dict[str, Json]:
     """The knobs of each stage."""
     p = params.model_dump(mode="json")
-    seed = {"seed": p["seed"]}
+    training = {"seed": p["seed"], "training_precision": params.precision.training}
+    inference = {"inference_precision": params.precision.inference}
     data = {key: p["data"][key] for key in ("name", "root", "classes", "limit", "max_megapixels")}
     data |= {key: p["data"][key] for key in ("tune", "validate_on")}
     protocols = _protocols(params)
@@ -64,20 +65,25 @@ def _knobs(params: Params) -> dict[str, Json]:
     return {
         "prepare_data": data | {"source": p["data"][params.data.name]},
         "train_classifier": p["classifier"]
-        | seed
+        | training
+        | inference
         | {"protocol": protocols["classifier"]}
         | _hashes(params, "classifier"),
         "train_localizer": _localizer(params)
         | _crf(params, *_static_kernels(params))
-        | seed
+        | training
+        | inference
         | _hashes(params, "localizer"),
-        "extract_cams": params.cams.told(),
-        "train_affinity": p["affinity"] | _crf(params, _affinity_kernels(params)) | seed | _hashes(params, "affinity"),
-        "refine_cams": p["refine"],
+        "extract_cams": params.cams.told() | inference,
+        "train_affinity": p["affinity"]
+        | _crf(params, _affinity_kernels(params))
+        | training
+        | _hashes(params, "affinity"),
+        "refine_cams": p["refine"] | inference,
         "choose_background": {"bg_thresh": p["bg_thresh"]},
         "make_masks": _masks(params),
-        "train_segmenter": p["segmenter"] | seed | _hashes(params, "segmenter"),
-        "predict": p["predict"] | _crf(params, params.predict.crf),
+        "train_segmenter": p["segmenter"] | training | _hashes(params, "segmenter"),
+        "predict": p["predict"] | _crf(params, params.predict.crf) | inference,
         **evaluated,
         "report": p["report"] | {"params": shown(params)},
     }
@@ -139,14 +145,13 @@ def stage_entries(params: Params) -> dict[str, list[Any]]:
     localizer = [*classifier, *_localizer_entries(params)]
     rules, training = params.cams.modules(), params.training
     affinity = _built(params.affinity.network, params.affinity.backbone)
-    labels = [AFFINITIES[params.affinity.network]] if params.affinity.network in AFFINITIES else []
-    own_segmenter = SEGMENTERS.get(params.segmenter.network)
+    own_segmenter = segmenter_network(params.segmenter.network)
     return {
         "prepare_data": [f"pipeline.data.sources.{params.data.name}"],
         "train_classifier": classifier,
         "train_localizer": [*localizer, *([training] if training else []), *(rules if _map_scales(params) else [])],
         "extract_cams": [*localizer, *rules],
-        "train_affinity": [*affinity, *labels],
+        "train_affinity": affinity,
         "refine_cams": affinity,
         "make_masks": ["pipeline.maps.true_masks"] if params.masks.source == "truth" else [],
         "train_segmenter": [own_segmenter] if own_segmenter else localizer,
@@ -180,7 +185,7 @@ def _localizer_entries(params: Params) -> list[Any]:
 
 def is_file(weights: str) -> bool:
     """Whether a knob of initial weights names a file."""
-    return weights.lower() not in ("imagenet", "none")
+    return weights.lower() not in ("imagenet", "coco", "none")
 
 
 def initial_weights(params: Params) -> dict[str, tuple[str, str | None, str]]:
@@ -189,7 +194,7 @@ def initial_weights(params: Params) -> dict[str, tuple[str, str | None, str]]:
     wanted: dict[str, tuple[str, str | None, str]] = {}
     if (chosen := CLASSIFIERS.get(params.classifier.network)) is not None:
         wanted["classifier"] = (params.classifier.network, chosen.imagenet, params.classifier.weights)
-    if (segmenter := SEGMENTERS.get(params.segmenter.network)) is not None:
+    if (segmenter := segmenter_network(params.segmenter.network)) is not None:
         wanted["segmenter"] = (params.segmenter.network, segmenter.imagenet, params.segmenter.weights)
     groups: dict[str, Any] = {f"localizer.{name}": group for name, group in params.localizer.groups().items()}
     if params.affinity.network in AFFINITIES:
@@ -212,18 +217,19 @@ def _protocols(params: Params) -> dict[str, Json]:
     """What the details of every artefact say of how it was made."""
     p = params.model_dump(mode="json")
     run = {key: p[key] for key in ("method", "profile", "seed")} | {"drawing": drawing(params)}
-    weights, maps = first_weights(params), p["cams"]
+    run |= {f"{kind}_precision": p["precision"][kind] for kind in ("training", "inference")}
+    run |= {"initial_weights": stated_weights(first_weights(params))}
+    maps = p["cams"]
     views = {f"cam_{key}": maps[key] for key in ("long_side", "scales", "square", "fusion")}
-    cams = run | {"initial_weights": weights} | views
+    cams = run | views
     rules = {text: _as_text(params.cams.rule(text)[1].model_dump()) for text in maps["rules"]}
     seeds = cams | {"rule": maps["rules"][0], "rule_knobs": rules[maps["rules"][0]]}
     refined = seeds | {"refine": p["refine"]["rule"]}
-    alone = params.segmenter.network in SEGMENTERS
-    segmenter = {
-        "network": p["segmenter"]["network"],
-        "initial_weights": p["segmenter"]["weights"] if alone else weights,
-        "scales": p["predict"]["scales"],
-    } | _stated_crf(params, p["predict"]["crf"])
+    segmenter = {"network": p["segmenter"]["network"]}
+    if segmenter_network(params.segmenter.network) is not None:
+        segmenter |= {"initial_weights": stated_weights(params.segmenter.weights), "loss": params.segmenter.loss}
+    segmenter |= {key: p["predict"][key] for key in ("scales", "flip", "fusion")}
+    segmenter |= _stated_crf(params, p["predict"]["crf"], p["predict"]["crf_iterations"])
     groups = params.localizer.told().get("groups", {})
     protocols = {
         "localizer": run | {"crf": None, "localizer": groups},
@@ -232,7 +238,7 @@ def _protocols(params: Params) -> dict[str, Json]:
         "refined": refined | {"crf": None},
         "masks": run | {"crf": None} if params.masks.source == "truth" else refined | _stated_masks(params),
         "segmenter": run | segmenter,
-        "classifier": {},
+        "classifier": {key: run[key] for key in ("training_precision", "inference_precision", "initial_weights")},
     }
     return {name: facts | _stated_labels(params, name) for name, facts in protocols.items()}
 
@@ -246,12 +252,17 @@ def _stated_labels(params: Params, artefact: str) -> Json:
 def _stated_masks(params: Params) -> Json:
     """What the details of pseudo masks say of how they were made of maps."""
     pair = params.masks.confidence_pair
-    return _stated_crf(params, params.masks.crf) | ({"confidence_pair": pair} if pair else {})
+    return _stated_crf(params, params.masks.crf, params.masks.crf_iterations) | (
+        {"confidence_pair": pair} if pair else {}
+    )
 
 
-def _stated_crf(params: Params, kernels: str | None) -> Json:
+def _stated_crf(params: Params, kernels: str | None, iterations: int | None) -> Json:
     """What details say of a CRF."""
-    return {"crf": kernels} | ({"crf_reference": params.crf_reference or "published"} if kernels else {})
+    facts = {"crf_reference": params.crf_reference or "published"} | (
+        {"crf_iterations": iterations} if iterations else {}
+    )
+    return {"crf": kernels} | (facts if kernels else {})
 
 
 def drawing(params: Params) -> int | None:
@@ -263,6 +274,11 @@ def first_weights(params: Params) -> str:
     """The initial weights of the network that gives the maps' features."""
     groups = list(params.localizer.groups().values())
     return str(groups[0].weights if params.one_stage else params.classifier.weights)  # type: ignore[attr-defined]
+
+
+def stated_weights(weights: str) -> str:
+    """Initial weights as details state them: imagenet, coco, none, or the name of a file without its folder."""
+    return weights.rpartition("/")[2]
 
 
 def shown(params: Params) -> Json:
@@ -282,7 +298,6 @@ def runtime(params: Params) -> Runtime:
     return Runtime(
         root=root,
         device=params.device,
-        precision=params.precision,
         processes=params.processes,
         workers=workers,
     )

@@ -28,14 +28,14 @@ def random_view(
 ) -> tuple[Tensor, Tensor]:
     """A random training view.
 
-    The longer side becomes a random length, the image is mirrored half of the time, its colours are jittered where
+    The photograph gets a random size, the image is mirrored half of the time, its colours are jittered where
     the settings say so, and a random window of the crop size is cut; what lies outside the image is 0 after
     normalisation (the mean colour) and 255 in the labels.
 
     Args:
         image: (H, W, 3) uint8.
         labels: (H, W) uint8, or None.
-        settings: range of the longer side, strength of the jitter, and the crop.
+        settings: range of sizes, strength of the jitter, and the crop.
         normalisation: mean and standard deviation.
         rng: where the draws come from.
 
@@ -44,7 +44,7 @@ def random_view(
 
     Source: released code of IRN (`step/train_cam.py`, `misc/imutils.py`).
     """
-    size = scaled_size(image.shape[:2], int(rng.integers(settings.long_side[0], settings.long_side[1] + 1)))
+    size = random_size((image.shape[0], image.shape[1]), settings, rng)
     strength = settings.colour_jitter
     image = resize_image(image, size)
     if strength:
@@ -61,6 +61,25 @@ def random_view(
     view[:, to_y : to_y + height, to_x : to_x + width] = pixels[:, from_y : from_y + height, from_x : from_x + width]
     view_labels[to_y : to_y + height, to_x : to_x + width] = targets[from_y : from_y + height, from_x : from_x + width]
     return view, view_labels
+
+
+def random_size(size: tuple[int, int], settings: Augmentation, rng: np.random.Generator) -> tuple[int, int]:
+    """A photograph's height and width after a random change, in pixels of its longer side or as a factor."""
+    if settings.long_side is not None:
+        low, high = settings.long_side
+        return scaled_size(size, int(rng.integers(low, high + 1)))
+    smallest, largest = size_range(size, settings)
+    if settings.scale_step is None:
+        return scaled_size(size, float(rng.uniform(smallest, largest)))
+    step = settings.scale_step * max(size)
+    return scaled_size(size, smallest + step * int(rng.integers(int((largest - smallest) / step + 1e-9) + 1)))
+
+
+def size_range(size: tuple[int, int], settings: Augmentation) -> tuple[float, float]:
+    """The smallest and largest longer side, in pixels, that a photograph of some size gets in training."""
+    pair, unit = (settings.long_side, 1) if settings.long_side is not None else (settings.scale, max(size))
+    assert pair is not None, "knobs are refused where neither is set"
+    return pair[0] * unit, pair[1] * unit
 
 
 def jittered(

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.data.augment import jittered, normalise, window
+from pipeline.data.augment import jittered, normalise, random_size, window
 from pipeline.data.dataset import TaggedViews
-from pipeline.data.images import resize_image, scaled_size
+from pipeline.data.images import resize_image
 
 Pixels = NDArray[np.uint8]
 PUBLISHED_CROP = 448  # blur radii are in pixels of a crop of this side
@@ -53,8 +53,7 @@ class ThreeViews(TaggedViews):
         """
         record, crop = self.records[index], self.settings.crop
         photograph = self.read(record)
-        low, high = self.settings.long_side
-        scaled = resize_image(photograph, scaled_size(record.size, int(rng.integers(low, high + 1))))
+        scaled = resize_image(photograph, random_size(record.size, self.settings, rng))
         seen, box = random_window(scaled, crop, rng)
         part = resize_image(random_part(photograph, rng), (crop, crop))
         if rng.random() < 0.5:

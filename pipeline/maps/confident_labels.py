@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from models.affinity.knobs import ConfidentLabels
 from models.affinity.pairs import affinity_label
 from models.kernels import kernels_for
 from pipeline.data.images import resize_image, resize_labels, scaled_size
@@ -38,7 +38,7 @@ class ConfidencePair:
         crf_reference: the longer side that the kernels' deviations are made for; None: they stay as published.
     """
 
-    kind: Literal["alphas", "thresholds"]
+    kind: ConfidentLabels
     pair: tuple[float, float]
     crf: str | None
     max_side: int

@@ -47,5 +47,5 @@ def channels_at(
         For each threshold (H, W) uint8.
     """
     scores = [with_background(maps, threshold, background) for threshold in thresholds]
-    kernels = kernels_for(rules.crf, maps.shape[1:], rules.crf_reference)
+    kernels = kernels_for(rules.crf, maps.shape[1:], rules.crf_reference, rules.crf_iterations)
     return crf_channels(image, scores, kernels, rules.crf_unary, rules.unary_labels)

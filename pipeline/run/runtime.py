@@ -6,17 +6,21 @@ import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 import torch.distributed as dist
 
+from models.knobs import Format
 from pipeline.run.errors import UserError
 from pipeline.run.told import Runtime
+
+MIXED = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+"""Formats that forward passes are lowered to where that is safe (autocast)."""
 
 
 @dataclass(frozen=True)
@@ -26,25 +30,35 @@ class Machine:
     Attributes:
         root: the folder that holds the photographs.
         device: where networks run.
-        precision: the number format of forward passes.
         workers: processes that load images and run the CRF.
+        precision: the number format of networks and walks.
     """
 
     root: Path
     device: torch.device
-    precision: torch.dtype
     workers: int
+    precision: Format = "float32"
+
+    def computing_in(self, precision: Format) -> Self:
+        """The same machine with another number format."""
+        return replace(self, precision=precision)
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Mixed precision for forward passes, where `precision` says so."""
-        return torch.autocast(self.device.type, dtype=self.precision, enabled=self.precision != torch.float32)
+        """The context of forward passes: mixed precision for the formats of 16 bits.
+
+        TF32 is a setting of the process: it holds for what follows too, backward passes and walks among it, until the
+        next call.
+        """
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = self.precision == "tf32"
+        mixed = MIXED.get(self.precision)
+        return torch.autocast(self.device.type, dtype=mixed, enabled=mixed is not None)
 
     def step_done(self) -> None:
         """Called after each step of a training; nothing to do, unless a machine measures."""
 
 
 def machine_of(runtime: Runtime) -> Machine:
-    """The machine as the knobs name it; `auto` takes CUDA where there is one, and a 16-bit format there alone.
+    """The machine as the knobs name it; `auto` takes CUDA where there is one.
 
     Raises:
         UserError: CUDA is asked for and not there.
@@ -55,15 +69,7 @@ def machine_of(runtime: Runtime) -> Machine:
     device = torch.device("cpu")
     if cuda and runtime.device != "cpu":
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    return Machine(runtime.folder, device, _precision(runtime.precision, device), runtime.workers)
-
-
-def _precision(wanted: str, device: torch.device) -> torch.dtype:
-    if wanted != "auto":
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[wanted]
-    if device.type != "cuda":
-        return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return Machine(runtime.folder, device, runtime.workers)
 
 
 def be_deterministic() -> None:

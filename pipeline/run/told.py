@@ -8,7 +8,7 @@ from typing import Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
-from models.knobs import CrfReference, Knobs, Seed
+from models.knobs import CrfReference, Format, Knobs, Seed
 from pipeline.run.errors import UserError
 from pipeline.run.files import expanded
 
@@ -28,17 +28,25 @@ class CrfTold(Told):
     crf_reference: CrfReference = None
 
 
-class Seeded(Told):
+class TrainingTold(Told):
     """What trainings are told besides.
 
     Attributes:
         seed: of all that is drawn.
+        training_precision: the number format of forward passes.
         weights_sha256: of the files of initial weights, by path as the knob says it, so that another file under the
             same name is another training.
     """
 
     seed: Seed
+    training_precision: Format = "float32"
     weights_sha256: dict[str, str] = Field(default={})
+
+
+class InferenceTold(Told):
+    """What stages are told besides that make maps, walks, scores or predictions with a network."""
+
+    inference_precision: Format = "float32"
 
 
 class Runtime(Knobs):
@@ -47,14 +55,12 @@ class Runtime(Knobs):
     Attributes:
         root: the folder that holds the photographs.
         device: auto, cpu or cuda.
-        precision: of forward passes.
         processes: more than one starts torchrun.
         workers: processes that load images and run the CRF.
     """
 
     root: str | None
     device: Literal["auto", "cpu", "cuda"]
-    precision: Literal["auto", "float32", "bfloat16", "float16"]
     processes: int
     workers: int
 

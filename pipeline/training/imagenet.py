@@ -95,6 +95,8 @@ def check_reachable(url: str, cache: Path) -> None:
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 """What timm's weights are called in the hub, in the order in which timm looks for them."""
+TIMM_ENCODER = "tu-"
+"""How names of timm's encoders begin in segmentation_models_pytorch."""
 
 
 def _timm_file(tag: str) -> Path:
@@ -173,8 +175,36 @@ def _lite2() -> Any:
 PACKAGES: dict[str, Callable[[], Any]] = {"efficientnet_lite0": _lite0, "efficientnet_lite2": _lite2}
 """What knows where the package of a network has its weights."""
 
+
+def _smp_file(tag: str) -> Path:
+    from huggingface_hub import hf_hub_download, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.constants import HF_HUB_CACHE
+    from segmentation_models_pytorch.encoders import encoders
+
+    if tag.startswith(TIMM_ENCODER):
+        return _timm_file(tag.removeprefix(TIMM_ENCODER))
+    place = encoders[tag]["pretrained_settings"]["imagenet"]
+    chosen = {"repo_id": place["repo_id"], "filename": HUB_FILES[0], "revision": place["revision"]}
+    if isinstance(path := try_to_load_from_cache(**chosen), str):
+        return Path(path)
+    check_reachable(hf_hub_url(**chosen), Path(HF_HUB_CACHE))
+    return Path(hf_hub_download(**chosen))
+
+
+def _smp_state(tag: str) -> State:
+    from segmentation_models_pytorch.encoders import get_encoder
+
+    path, through_timm = _smp_file(tag), tag.startswith(TIMM_ENCODER)
+    encoder = get_encoder(tag, weights=True if through_timm else None)
+    if not through_timm:
+        encoder.load_state_dict(read_state(path))
+    state: State = encoder.state_dict()
+    return state
+
+
 LIBRARIES = {
     "package": Library(_package_file, _package_state),
+    "smp": Library(_smp_file, _smp_state),
     "timm": Library(_timm_file, _timm_state),
     "torchvision": Library(_torchvision_file, _torchvision_state),
 }

@@ -1,9 +1,9 @@
-"""The training loop that all training stages share: SGD or AdamW, mixed precision, several processes, exact resume."""
+"""The training loop that all training stages share: optimisers, number formats, several processes, exact resume."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from models.knobs import Optimisation
 from models.schedules import warm_poly_rate
-from models.task import Batch, Part, Task
+from models.task import Batch, Part, Progress, Task
 from pipeline.run.errors import UserError
 from pipeline.run.resume import load_checkpoint, save_checkpoint
 from pipeline.run.runtime import Machine, barrier, derived_seed, generator, rank, world_size
@@ -104,7 +104,7 @@ def fit(
     Args:
         task: what to train; its network is moved to the device in use, and is in evaluation mode at the end.
         dataset: what to train on.
-        settings: epochs, and batch over all processes; the task's parts have the rates.
+        settings: length, and batch over all processes; the task's parts have the rates.
         seed: of order, views and dropout.
         folder: where the checkpoint lives.
         machine: device, number format, workers.
@@ -114,25 +114,23 @@ def fit(
         One row for each epoch: epoch, learning rate, mean loss and terms.
 
     Raises:
-        UserError: the loss is not finite, or the batch does not divide among the processes.
+        UserError: the loss is not finite, or the batch does not divide among the processes and their parts.
     """
-    network, count = task.network, len(dataset)
-    batch = min(settings.batch, count)
-    if batch % world_size():
-        raise UserError(f"a batch of {batch} does not divide among {world_size()} processes; change batch or processes")
+    network, steps = task.network, steps_of(settings, len(dataset))
+    total = min(settings.epochs * steps, settings.max_steps or settings.epochs * steps)
+    epochs = math.ceil(total / steps)
     network.to(machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    scaler = torch.amp.GradScaler(machine.device.type, enabled=machine.precision == torch.float16)
+    scaler = torch.amp.GradScaler(machine.device.type, enabled=machine.precision == "float16")
     state = _State(task, _optimisers(network, task.parts), scaler, folder / "checkpoint.pt")
     state.load()
     if state.history and rank() == 0:
-        print(f"continuing after epoch {len(state.history)} of {settings.epochs}", flush=True)
+        print(f"continuing after epoch {len(state.history)} of {epochs}", flush=True)
     trained = _shared(task, machine.device)
     network.train()
-    loader = _loader(dataset, settings, seed, len(state.history), machine.workers)
-    steps = math.ceil(count / batch)
-    for epoch in range(len(state.history), settings.epochs):
+    loader = _loader(dataset, settings, seed, range(len(state.history), epochs), machine.workers)
+    for epoch in range(len(state.history), epochs):
         torch.manual_seed(derived_seed("epoch", seed, epoch, rank()))
-        row = _epoch(state, trained, loader, (epoch, settings.epochs), steps, machine)
+        row = _epoch(state, trained, loader, Progress(epoch, 0, steps, total), settings.accumulate, machine)
         _check_weights(network, state, epoch)
         if after_epoch is not None:
             after_epoch(epoch)
@@ -144,6 +142,21 @@ def fit(
         barrier()
     network.eval()
     return state.history
+
+
+def steps_of(settings: Optimisation, count: int) -> int:
+    """Steps of a pass over so many photographs.
+
+    Raises:
+        UserError: a batch does not divide among the processes, or a process's share not into its parts.
+    """
+    batch, shares = min(settings.batch, count), world_size() * settings.accumulate
+    if batch % shares:
+        raise UserError(
+            f"a batch of {batch} does not divide among {world_size()} processes of {settings.accumulate} parts each; "
+            "change batch, accumulate or processes"
+        )
+    return math.ceil(count / batch)
 
 
 def _shared(task: Task, device: torch.device) -> nn.Module:
@@ -158,67 +171,89 @@ def _epoch(
     state: _State,
     trained: nn.Module,
     loader: Iterator[Batch],
-    position: tuple[int, int],
-    steps: int,
+    start: Progress,
+    parts: int,
     machine: Machine,
 ) -> dict[str, float]:
-    """Train for an epoch, the first of `position` of so many; its row of the history."""
-    epoch, epochs = position
+    """Train for an epoch, of which the last may be cut short; its row of the history."""
+    epoch, first = start.epoch, start.epoch * start.steps
+    steps = min(start.steps, start.total - first)
     sums: dict[str, Tensor] = {}
     for step in tqdm(range(steps), desc=f"epoch {epoch + 1}", leave=False, disable=True if rank() else None):
         batch = _to_device(_next(loader, machine.workers), machine.device)
         for optimiser in state.optimisers:
-            _set_rates(optimiser, epoch * steps + step, epochs * steps)
-        with machine.autocast():
-            loss, terms = state.task.loss(trained, batch)
-        if not torch.isfinite(loss):
-            _stop_on_loss(loss, epoch, step, batch, state)
+            _set_rates(optimiser, first + step, start.total)
         state.task.network.zero_grad(set_to_none=True)
-        state.scaler.scale(loss).backward()
+        for part in _parts(batch, parts):
+            with machine.autocast():
+                loss, terms = state.task.loss(trained, part)
+            if not torch.isfinite(loss):
+                _stop_on_loss(loss, epoch, step, part, state)
+            state.scaler.scale(loss / parts).backward()
+            for name, value in {"loss": loss, **terms}.items():
+                sums[name] = sums.get(name, torch.zeros((), device=machine.device)) + value.detach().float()
         for optimiser in state.optimisers:
             state.scaler.step(optimiser)
         state.scaler.update()
-        state.task.after_step(epoch, step, steps)
+        state.task.after_step(start._replace(step=step))
         machine.step_done()
-        for name, value in {"loss": loss, **terms}.items():
-            sums[name] = sums.get(name, torch.zeros((), device=machine.device)) + value.detach().float()
     row = {"epoch": epoch + 1, "lr": state.optimisers[0].param_groups[0]["lr"]}
-    return row | {name: value.item() / steps for name, value in sums.items()}
+    return row | {name: value.item() / (steps * parts) for name, value in sums.items()}
+
+
+def _parts(batch: Batch, count: int) -> Iterator[Batch]:
+    """A batch in so many parts of equal size."""
+    size = len(batch["image"]) // count
+    for start in range(0, count * size, size):
+        yield {name: values[start : start + size] for name, values in batch.items()}
 
 
 def _optimisers(network: nn.Module, parts: Sequence[Part]) -> list[torch.optim.Optimizer]:
-    """One for each part, over what learns in it and in no later one: before its head, and the head."""
+    """One for each part, over what learns in it and in no later one."""
     owner = {id(parameter): number for number, part in enumerate(parts) for parameter in part.network.parameters()}
     optimisers: list[torch.optim.Optimizer] = []
-    for number, (head, rates) in enumerate((part.head, part.rates) for part in parts):
-        fast = {id(parameter) for parameter in head.parameters()}
-        mine = [p for p in network.parameters() if p.requires_grad and owner[id(p)] == number]
-        shared = {"warm_up": rates.warm_up, "poly_power": rates.poly_power}
-        groups = [
-            {"params": [p for p in mine if id(p) not in fast], "base_lr": rates.lr} | shared,
-            {"params": [p for p in mine if id(p) in fast], "base_lr": rates.lr * rates.head_lr_factor} | shared,
-        ]
-        if rates.optimiser == "adamw":
-            optimisers.append(torch.optim.AdamW(groups, lr=rates.lr, weight_decay=rates.weight_decay))
-        else:
+    for number, part in enumerate(parts):
+        mine = {name: p for name, p in network.named_parameters() if p.requires_grad and owner[id(p)] == number}
+        groups, rates = _groups(mine, part), part.rates
+        if rates.optimiser == "sgd":
             sgd = torch.optim.SGD(groups, lr=rates.lr, momentum=rates.momentum, weight_decay=rates.weight_decay)
             optimisers.append(sgd)
+        else:
+            adam = torch.optim.AdamW if rates.optimiser == "adamw" else torch.optim.Adam
+            optimisers.append(adam(groups, lr=rates.lr, weight_decay=rates.weight_decay))
     return optimisers
 
 
+def _groups(parameters: Mapping[str, nn.Parameter], part: Part) -> list[dict[str, Any]]:
+    """The parameters before a part's head, and its head; of each the biases apart, where they learn otherwise."""
+    rates, fast = part.rates, {id(parameter) for parameter in part.head.parameters()}
+    apart = rates.biases == "caffe"
+    shared = {"warm_up": rates.warm_up, "poly_power": rates.poly_power, "refresh": rates.refresh}
+    groups: list[dict[str, Any]] = []
+    for in_head, lr in ((False, rates.lr), (True, rates.lr * rates.head_lr_factor)):
+        mine = {name: parameter for name, parameter in parameters.items() if (id(parameter) in fast) == in_head}
+        biases = [parameter for name, parameter in mine.items() if apart and name.endswith("bias")]
+        others = [parameter for name, parameter in mine.items() if not (apart and name.endswith("bias"))]
+        groups.append({"params": others, "base_lr": lr} | shared)
+        if apart:
+            groups.append({"params": biases, "base_lr": 2 * lr, "weight_decay": 0.0} | shared)
+    return groups
+
+
 def _set_rates(optimiser: torch.optim.Optimizer, step: int, steps: int) -> None:
-    """Give each group the learning rate of a 0-based step."""
+    """Give each group the learning rate of a 0-based step; it keeps that for `refresh` steps."""
     for group in optimiser.param_groups:
         warm = round(group["warm_up"] * steps)
-        group["lr"] = warm_poly_rate(step, group["base_lr"], steps, warm, power=group["poly_power"])
+        held = step - step % group["refresh"]
+        group["lr"] = warm_poly_rate(held, group["base_lr"], steps, warm, power=group["poly_power"])
 
 
-def _loader(dataset: Samples, settings: Optimisation, seed: int, first_epoch: int, workers: int) -> Iterator[Batch]:
-    """This process's share of every batch of all epochs that are left."""
+def _loader(dataset: Samples, settings: Optimisation, seed: int, epochs: range, workers: int) -> Iterator[Batch]:
+    """This process's share of every batch of some epochs."""
     mine = slice(rank(), None, world_size())
     batches: Sequence[list[tuple[int, int]]] = [
         [(epoch, index) for index in indices[mine]]
-        for epoch in range(first_epoch, settings.epochs)
+        for epoch in epochs
         for indices in epoch_batches(len(dataset), settings.batch, seed, epoch)
     ]
     views = _SeededViews(dataset, seed)

@@ -62,7 +62,7 @@ def load_initial(
         name: of the network or its trunk, for messages.
         weights: imagenet, none, or the path of a state dict.
         imagenet: where its ImageNet weights come from (`models.registry.Network.imagenet`).
-        hashes: SHA-256 that files of weights have, by path as the knob says it (`pipeline.run.told.Seeded`).
+        hashes: SHA-256 that files of weights have, by path as the knob says it (`pipeline.run.told.TrainingTold`).
 
     Raises:
         UserError: the weights cannot be had, are not those that `configure` saw, or do not fit; all differences are

@@ -6,13 +6,24 @@ from typing import Any, get_type_hints
 
 import pytest
 import torch
+from torch import nn
 
-from models.build import build, classifier_description, found, trunk
+from models.build import build, classifier_description, found, segmenter_description, trunk
 from models.knobs import MethodKnobs
 from models.localizer import AttentionClassifier, Localizer
 from models.networks.backbone import Backbone
 from models.refine.knobs import NEEDS
-from models.registry import AFFINITIES, BACKBONES, CLASSIFIERS, ENCODERS, METHODS, NETWORKS, SEGMENTERS, Method
+from models.registry import (
+    AFFINITIES,
+    BACKBONES,
+    CLASSIFIERS,
+    ENCODERS,
+    METHODS,
+    NETWORKS,
+    SEGMENTERS,
+    Method,
+    segmenter_network,
+)
 from models.segmenters.segmenter import Segmenter
 from models.task import LocalizerTask
 from pipeline.config.localizer import LocalizerKnobs
@@ -33,6 +44,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "esol": {"classifier": CONVOLUTION, "form": {"kernel": "trained"}},
     "affinitynet": {"backbone": "efficientnet_lite0", "reading": "published"},
     "irn": {"backbone": "efficientnet_lite0"},
+    "smp": {"decoder": "fpn", "encoder": "resnet18", "labels": 1 + CLASSES},
     **{name: {"labels": 1 + CLASSES} for name in SEGMENTERS},
 }
 
@@ -47,7 +59,7 @@ def test_networks_are_built_from_their_description(name: str) -> None:
     with torch.device("meta"):
         network = build({"network": name, **ARGUMENTS[name]})
     assert type(network) is made_by(found(NETWORKS[name]))
-    if name in SEGMENTERS:
+    if name in SEGMENTERS or name == "smp":
         assert isinstance(network, Segmenter)
     elif name not in AFFINITIES:
         assert isinstance(network, Localizer)
@@ -75,15 +87,25 @@ def test_classifiers_are_as_their_line_says(name: str) -> None:
     assert 0.25 in rates, "it drops what the knob says"
 
 
-@pytest.mark.parametrize("name", SEGMENTERS)
-def test_segmenters_keep_the_size(name: str) -> None:
+@pytest.mark.parametrize("name", [*SEGMENTERS, "smp:fpn:resnet18", "smp:deeplabv3plus:tu-resnet18"])
+def test_segmenters_keep_the_size_and_learn_alone_where_their_line_says(name: str) -> None:
     with torch.device("meta"):
-        network = found(SEGMENTERS[name].at)(1 + CLASSES).eval()
-        assert network(torch.empty(1, 3, 64, 80)).shape == (1, 1 + CLASSES, 64, 80)
+        network = build(segmenter_description(name, 1 + CLASSES))
+        assert network.eval()(torch.empty(1, 3, 61, 83)).shape == (1, 1 + CLASSES, 61, 83)
+    norms = [module for module in network.train().modules() if isinstance(module, nn.BatchNorm2d)]
+    line = segmenter_network(name)
+    assert line is not None and line.alone == (not any(norm.training for norm in norms))
+    parameters = {id(parameter) for parameter in network.parameters()}
+    assert {id(parameter) for parameter in network.head.parameters()} < parameters
+
+
+def test_decoder_of_a_method_is_no_network_that_trains() -> None:
+    assert segmenter_network("localizer") is None
 
 
 def test_imagenet_weights_come_from_libraries_that_are_known() -> None:
-    tables: list[Any] = [*(BACKBONES | ENCODERS | SEGMENTERS).values(), *CLASSIFIERS.values()]
+    smp = segmenter_network("smp:fpn:resnet18")
+    tables: list[Any] = [*(BACKBONES | ENCODERS | SEGMENTERS).values(), *CLASSIFIERS.values(), smp]
     sources = {line.imagenet.partition(":")[0] for line in tables if line.imagenet is not None}
     assert sources == LIBRARIES.keys()
 
@@ -124,4 +146,4 @@ def test_groups_of_methods_are_groups_of_knobs() -> None:
 
 
 def test_affinities_are_networks_that_walks_need() -> None:
-    assert set(NEEDS.values()) == AFFINITIES.keys() <= NETWORKS.keys()
+    assert set(NEEDS.values()) == set(AFFINITIES) <= NETWORKS.keys()

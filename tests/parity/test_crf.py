@@ -43,6 +43,9 @@ def test_crf(path: Path, setting: str) -> None:
 LONG_SIDE = 100_000
 """A reference long enough for any share to be a whole number of pixels."""
 
+SEGMENTERS = {"deeplabv1_r38": "deeplabv1_resnet38"}
+"""Our names of settings that are called otherwise in the files."""
+
 SCALED = ("psa_half", "irn_scaled")
 """Settings whose deviations are a share of published ones."""
 
@@ -53,6 +56,8 @@ def test_segmenter_and_scaled_crf(path: Path, setting: str) -> None:
     file = load(path)
     sxy, weight, bilateral_sxy, srgb, bilateral_weight = file[f"params_{setting}"].tolist()
     kernels = Kernels(sxy, weight, bilateral_sxy, srgb, bilateral_weight, int(file[f"iterations_{setting}"]))
+    if setting not in SCALED:
+        assert KERNELS[SEGMENTERS.get(setting, setting)] == kernels
     if setting in SCALED:
         name, published = setting.split("_")[0], KERNELS[setting.split("_")[0]]
         picture = round(LONG_SIDE * sxy / published.smooth_sxy)  # its longer side, as a share of the reference

@@ -30,6 +30,8 @@ from tests.support.stages import config_class
         ({"method": "transcam", "profile": "paper"}, "classifier.weights = imagenet: no library carries those of conf"),
         ({"method": "affinitynet", "profile": "paper"}, "affinity.weights = imagenet: no library carries those of res"),
         ({"method": "amn", "localizer__amn__weights": "lost.pth"}, "localizer.amn.weights = lost.pth: no such file"),
+        ({"method": "cam", "profile": "paper"}, "segmenter.weights = imagenet: no library carries those of deeplabv2"),
+        ({"method": "esol", "profile": "paper"}, "segmenter.weights = coco: no library carries those of deeplabv2_res"),
         ({"segmenter__weights": "lost.pth"}, "segmenter.weights = lost.pth: no such file"),
     ],
 )

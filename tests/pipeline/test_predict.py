@@ -136,6 +136,37 @@ def test_crf_is_made_for_the_size_of_the_photograph(
     assert used[0].bilateral_srgb == KERNELS["deeplab"].bilateral_srgb, "grey levels do not scale"
 
 
+@pytest.mark.parametrize(("knobs", "iterations"), [({}, 10), ({"predict__crf_iterations": 3}, 3)])
+def test_crf_takes_as_many_iterations_as_it_is_told(
+    monkeypatch: pytest.MonkeyPatch, knobs: dict[str, int], iterations: int
+) -> None:
+    used: list[Kernels] = []
+    crf = predict.dense_crf
+
+    def dense_crf(image: Any, unaries: Any, kernels: Kernels) -> Any:
+        used.append(kernels)
+        return crf(image, unaries, kernels)
+
+    monkeypatch.setattr(predict, "dense_crf", dense_crf)
+    told(predict__crf="deeplab", **knobs)
+    run(predict)
+    assert {kernels.iterations for kernels in used} == {iterations}
+
+
+def test_rule_and_mirror_images_are_those_of_the_knobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[Any, ...]] = []
+    merged = predict.predict
+
+    def predicted(network: Any, views: Any, size: Any, *rule: Any) -> Any:
+        asked.append(rule)
+        return merged(network, views, size, *rule)
+
+    monkeypatch.setattr(predict, "predict", predicted)
+    told(predict__fusion="max", predict__flip=False)
+    run(predict)
+    assert set(asked) == {("max", False)}
+
+
 def test_network_that_does_not_segment_is_named() -> None:
     told()
     write_network(Path("data/segmenter"), classifier_description("efficientnet_lite0", 2, 0.0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -94,6 +95,23 @@ def test_batched_walk_equals_walking_alone(project: Path, request: pytest.Fixtur
     run(refine_cams)
     for one, other in zip(together, read_store(Path("data/refined")), strict=True):
         torch.testing.assert_close(one.maps, other.maps, atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("project", ["irn"], indirect=True)
+def test_maps_walk_to_a_power(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[float, list[torch.Tensor]] = {}
+    walk = refine_cams.irn_walk
+    for power in (1.0, 1.3):
+
+        def irn_walk(cam: torch.Tensor, *rest: Any, power: float = power, **knobs: Any) -> Any:
+            seen.setdefault(power, []).append(cam)
+            return walk(cam, *rest, **knobs)
+
+        monkeypatch.setattr(refine_cams, "irn_walk", irn_walk)
+        configure(method="irn", refine__long_side="none", refine__batch=2, refine__power=power)
+        run(refine_cams)
+    for plain, powered in zip(seen[1.0], seen[1.3], strict=True):
+        torch.testing.assert_close(plain**1.3, powered)
 
 
 def test_wrong_pair_of_rule_and_network_is_said(project: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from models.cam.classifier import CamClassifier
+from models.knobs import Augmentation
 from pipeline.scoring.records import write_scores
 from pipeline.train_classifier import tag_scores, write_no_classifier
 from tests.support.project import Pixels, write_photographs
@@ -42,7 +43,9 @@ def grey(number: int, size: tuple[int, int], _: np.random.Generator) -> Pixels:
 def test_tags_of_the_validation_split_are_scored(tmp_path: Path) -> None:
     manifest = write_photographs(tmp_path, [("a",), ("a",), ()], [(24, 32)], val=2, paint=grey)
     network = CamClassifier("efficientnet_lite0", 2).eval()
-    scores = tag_scores(network, manifest, 32.0, here()) | {"code": {"train_classifier": "0123456789abcdef"}}
+    scores = tag_scores(network, manifest, Augmentation(long_side=[32, 32], crop=32), here()) | {
+        "code": {"train_classifier": "0123456789abcdef"}
+    }
     write_scores(Path("metrics"), "classifier", scores)
     numbers, details = written()
     assert numbers.keys() == {"map"} and numbers["map"] == details["per_class"]["a"]

@@ -50,5 +50,7 @@ def test_one_photograph_is_too_few_for_batch_normalisation(tmp_path: Path, monke
     write_photographs(Path(), [("a",)])
     write_mask(Path("data/masks/0.png"), np.ones(SIZE, np.uint8))
     configure(data__name="folder", data__root=PHOTOGRAPHS)
-    with pytest.raises(UserError, match="a batch of 1 photographs leaves each of 1 processes fewer than two"):
+    with pytest.raises(
+        UserError, match="a batch of 1 photographs in 1 parts leaves each of 1 processes fewer than two"
+    ):
         run(train_segmenter)

@@ -13,7 +13,7 @@ from pipeline.run.files import write_json
 from pipeline.run.runtime import Machine, be_deterministic, machine_of
 from pipeline.run.told import Runtime, told
 
-LOCAL = {"root": ".", "device": "cpu", "precision": "float32", "processes": 1, "workers": 0}
+LOCAL = {"root": ".", "device": "cpu", "processes": 1, "workers": 0}
 
 
 class Stage(Protocol):

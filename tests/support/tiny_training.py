@@ -16,11 +16,11 @@ from models.knobs import Optimisation
 from models.task import Batch, Part, Task, Terms
 from pipeline.run.resume import resume_folder
 from pipeline.run.runtime import Machine
-from pipeline.run.told import Seeded
+from pipeline.run.told import TrainingTold
 from pipeline.training.loop import History, fit
 
 
-class TinyConfig(Optimisation, Seeded):
+class TinyConfig(Optimisation, TrainingTold):
     """The knobs of the loop, and the seed."""
 
 
@@ -41,9 +41,9 @@ SETTINGS = TinyConfig(
 class TinyNetwork(nn.Module):
     """A convolution, dropout (so that random state matters) and a head."""
 
-    def __init__(self) -> None:
+    def __init__(self, dropout: float = 0.3) -> None:
         super().__init__()
-        self.body, self.dropout, self.head = nn.Conv2d(3, 4, 3), nn.Dropout(0.3), nn.Linear(4, 2)
+        self.body, self.dropout, self.head = nn.Conv2d(3, 4, 3), nn.Dropout(dropout), nn.Linear(4, 2)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.dropout(self.body(images).relu().mean((2, 3))))
@@ -73,11 +73,11 @@ class TinyTask(Task):
 
 
 def train(
-    machine: Machine, settings: TinyConfig = SETTINGS, kill_after: int | None = None
+    machine: Machine, settings: TinyConfig = SETTINGS, kill_after: int | None = None, dropout: float = 0.3
 ) -> tuple[TinyNetwork, History]:
     """Train in the current folder; die in the middle of the epoch after so many, where a number is given."""
     torch.manual_seed(settings.seed)
-    network = TinyNetwork()
+    network = TinyNetwork(dropout)
     with resume_folder("tiny", settings, []) as folder:
         if kill_after is not None:
             kill_when(folder / "checkpoint.pt", kill_after)

@@ -29,7 +29,7 @@ from tools.gpu_check.measure import TimedMachine, measured, speed
 from tools.gpu_check.presets import EPOCHS, STAGES, Settings, paper_knobs
 from tools.gpu_check.results import JSON, MARKDOWN, Results
 
-MACHINE = TimedMachine(Path(), torch.device("cpu"), torch.float32, workers=0)
+MACHINE = TimedMachine(Path(), torch.device("cpu"), workers=0)
 FACTS = {"device": "cpu", "processes": 1, "torch": "2", "precision": "float32", "photographs": 64, "side": 500}
 
 

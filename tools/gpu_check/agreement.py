@@ -12,14 +12,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.affinity.pairs import Neighbourhood
-from models.build import build, classifier_description
+from models.build import build, classifier_description, segmenter_description
 from models.refine.par import PAR
 from models.refine.walk import irn_walk, psa_walk
 from models.registry import AFFINITIES, CLASSIFIERS, ENCODERS, SEGMENTERS
+from models.segmenters.segmenter import Segmenter
 from tools.gpu_check import tiny
 from tools.gpu_check.measure import Row, error_line
 
 CLASSES, RADIUS = 20, 5
+SMP = "smp:deeplabv3plus:resnet18"
+"""One of the networks of segmentation_models_pytorch."""
+
 SIDE, TINY_SIDE = 512, 64
 Case = Callable[[torch.device], Tensor]
 """Computes something (B, C, ...) on a device."""
@@ -114,8 +118,8 @@ def descriptions(small: bool) -> dict[str, dict[str, Any]]:
         found[name] = classifier_description(name, CLASSES, 0.0)
     for name in map(own, ENCODERS):
         found[f"toco {name}"] = {"network": "toco", "encoder": name, "classes": CLASSES}
-    for name in map(own, SEGMENTERS):
-        found[name] = {"network": name, "labels": CLASSES + 1}
+    for name in (*map(own, SEGMENTERS), SMP):
+        found[name] = segmenter_description(name, CLASSES + 1)
     plain, attention = (found[own(name)] for name in ("resnet50", "conformer_s"))
     found["amn"] = {"network": "amn", "backbone": own("resnet50"), "classes": CLASSES}
     found["bao"] = {"network": "bao", "classifier": attention}
@@ -172,7 +176,7 @@ def output(name: str, network: Any, images: Tensor, tags: Tensor) -> Tensor:
 
     Maps have the background's behind them where the network has one.
     """
-    if name in SEGMENTERS:
+    if isinstance(network, Segmenter):
         return network(images)
     if name in AFFINITIES:
         return network.affinity(images, RADIUS, "full")[0]

@@ -15,9 +15,11 @@ import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import torch
 
+from models.knobs import Format
 from pipeline.run.errors import UserError
 from pipeline.run.files import write_text
 from pipeline.run.runtime import Machine, distributed, rank, world_size
@@ -49,7 +51,7 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", nargs="*", help="whose paper presets run; no name: none; default: all")
     parser.add_argument("--cases", nargs="*", help="what is compared with the CPU; no name: nothing; default: all")
-    parser.add_argument("--precision", choices=["auto", "float32", "bfloat16", "float16"], default="auto")
+    parser.add_argument("--precision", choices=get_args(Format), default="tf32")
     parser.add_argument("--tiny", action="store_true", help="small networks and sizes, for a CPU")
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", FOLDER)), help="folder of the results")
     parser.add_argument("--page", type=Path, help="file whose table is made from the results in --out")
@@ -69,7 +71,7 @@ def chosen(kind: str, names: Sequence[str] | None, known: Sequence[str]) -> Sequ
 
 def run(methods: Sequence[str], compared: Sequence[str], settings: Settings, machine: Machine, out: Path) -> None:
     """Run both parts; of several processes the first one keeps the rows, and compares."""
-    timed = TimedMachine(machine.root, machine.device, machine.precision, machine.workers)
+    timed = TimedMachine(machine.root, machine.device, machine.workers)
     results = Results(out, facts_of(timed, settings))
     first = rank() == 0
     for row in agreement_rows(compared if first else (), settings.tiny, timed.device):
@@ -89,7 +91,7 @@ def facts_of(machine: Machine, settings: Settings) -> Facts:
         "device": torch.cuda.get_device_name(machine.device) if cuda else "cpu",
         "processes": world_size(),
         "torch": torch.__version__,
-        "precision": str(machine.precision).removeprefix("torch."),
+        "precision": settings.precision,
         "tiny": settings.tiny,
         "photographs": PHOTOGRAPHS,
         "side": SIDE,

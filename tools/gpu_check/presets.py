@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from models.registry import SEGMENTERS
+from models.knobs import Format
+from models.registry import segmenter_network
 from pipeline import configure, prepare_data
 from pipeline.config.load import resolve
 from pipeline.config.presets import PRESETS, Tree, methods
@@ -53,11 +54,11 @@ class Settings:
     """How the presets are run.
 
     Attributes:
-        precision: of forward passes, as the knob.
+        precision: of trainings and inference, as the knobs.
         tiny: small networks and sizes, for a CPU.
     """
 
-    precision: str = "auto"
+    precision: Format = "tf32"
     tiny: bool = False
 
 
@@ -82,8 +83,9 @@ def paper_knobs(method: str, settings: Settings) -> Tree:
 
     The CRF is left out: the device has no part in it.
     """
+    precision = {"training": settings.precision, "inference": settings.precision}
     scenes = {"train": PHOTOGRAPHS, "val": HELD_OUT, "size": SIDE}
-    given = {"method": method, "profile": "paper", "precision": settings.precision}
+    given = {"method": method, "profile": "paper", "precision": precision}
     knobs = resolve(given | {"data": {"name": "scenes", "scenes": scenes}}).model_dump(mode="json")
     return changed(knobs, changes(settings))
 
@@ -182,7 +184,7 @@ def description(stage: str) -> str:
     """What a stage's cost depends on: what it is told, and which network it builds."""
     config = read_json(CONFIG / f"{stage}.json", "configure")
     source = LOADS.get(stage)
-    if stage == "train_segmenter" and config["network"] not in SEGMENTERS:
+    if stage == "train_segmenter" and segmenter_network(config["network"]) is None:
         source = "localizer"
     path = DATA / str(source) / "network.json"
     return json.dumps([stage, config, path.read_text(encoding="utf-8") if path.exists() else None])

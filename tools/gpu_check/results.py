@@ -89,7 +89,7 @@ def caption(facts: Facts) -> str:
     words = [
         f"{facts['device']}, {facts['processes']} process{'es' if facts['processes'] > 1 else ''}",
         f"PyTorch {facts['torch']}",
-        f"forward passes in {facts['precision']}",
+        f"networks in {facts['precision']}",
         size,
     ]
     seconds = facts["seconds"]

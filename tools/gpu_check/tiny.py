@@ -14,6 +14,10 @@ SMALL = {
     "conformer_s": "conformer_tiny",
     "conformer_b": "conformer_tiny",
     "vit_base": "lite0_early_vit",
+    "deeplabv1_resnet38": "efficientnet_lite0_deeplabv3plus",
+    "two_convolutions_resnet38": "efficientnet_lite0_deeplabv3plus",
+    "deeplabv2_resnet50": "efficientnet_lite0_deeplabv3plus",
+    "deeplabv2_resnet101": "efficientnet_lite0_deeplabv3plus",
     "deeplabv3_resnet101": "efficientnet_lite0_deeplabv3plus",
 }
 """The network of the registry that stands for a large one."""
@@ -39,6 +43,7 @@ CHANGES: Mapping[str, Callable[[Any], Any]] = {
     "size": eighth,
     "radius": lambda radius: 2,  # so that small grids have pairs
     "batch": lambda batch: 2 * world_size(),
+    "accumulate": lambda parts: 1,
     "train": lambda photographs: 4,
     "scales": lambda scales: scales[:1],
     "workers": lambda workers: 0,

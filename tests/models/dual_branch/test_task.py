@@ -15,6 +15,7 @@ import torch
 
 from models.dual_branch import task as dual_branch
 from models.dual_branch.task import DualBranchTask, tasks
+from models.task import Progress
 from models.toco import task as toco
 from models.toco.contrast import ContrastHeads
 from pipeline import extract_cams, predict, refine_cams, train_classifier, train_localizer, train_segmenter
@@ -175,7 +176,7 @@ def test_thresholds_and_weights_follow_the_share_done() -> None:
     task, tags = compact_task("paper", classes=20), torch.zeros(2, 20)
     assert task.weights()["masks"] == 0 and task.thresholds(tags).pairs == 0.7
     assert sum(value > 0 for value in task.weights().values()) == 7
-    task.after_step(epoch=4, step=99, steps=100)
+    task.after_step(Progress(epoch=4, step=99, steps=100, total=1000))
     assert task.done == 0.5
     assert task.weights()["masks"] == 0.1
     assert task.thresholds(tags) == (0.25, *(pytest.approx(0.625),) * 3, "final")

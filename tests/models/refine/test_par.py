@@ -12,7 +12,7 @@ from pipeline.refine_cams import par_entries
 from pipeline.run.runtime import Machine
 from tests.support.knobs import shipped
 
-CPU = Machine(Path(), torch.device("cpu"), torch.float32, workers=0)
+CPU = Machine(Path(), torch.device("cpu"), workers=0)
 
 
 def seeded(seed: int) -> torch.Generator:

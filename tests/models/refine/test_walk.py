@@ -214,6 +214,14 @@ def test_psa_walk_of_any_size(size: tuple[int, int]) -> None:
     assert torch.isfinite(large).all()
 
 
+def test_background_may_be_a_constant_inside_the_photograph() -> None:
+    cam = torch.rand(1, 2, 16, 20)
+    scores, plain = psa_scores(cam, background=0.42), psa_scores(cam)
+    assert torch.equal(scores[:, 1:], plain[:, 1:])
+    assert torch.allclose(scores[0, 0, :, :2], torch.tensor(0.42))
+    assert torch.allclose(scores[0, 0, :, 2], torch.tensor(0.21)), "half of these cells is padding"
+
+
 def test_psa_walk_without_classes_gives_background() -> None:
     _, affinity = problem(4, 5)
     walked = psa_walk(torch.rand(1, 0, 31, 38), affinity.float())

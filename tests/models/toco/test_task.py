@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from models.maps import min_max, resize
+from models.task import Progress
 from models.toco import task as toco
 from models.toco.contrast import ContrastHeads
 from models.toco.knobs import TocoKnobs
@@ -80,7 +81,7 @@ def test_thresholds_and_weights_follow_the_share_done() -> None:
     task = task_of(knobs, classes=20)
     assert task.weights()["masks"] == 0 and task.thresholds(tags).pairs == 0.7
     assert sum(value > 0 for value in task.weights().values()) == 4
-    task.after_step(epoch=4, step=99, steps=100)
+    task.after_step(Progress(epoch=4, step=99, steps=100, total=1000))
     assert task.done == 0.5
     assert task.weights()["masks"] == 0.1
     assert task.thresholds(tags) == (0.25, *(pytest.approx(0.625),) * 3, "final")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from models.registry import AFFINITIES, CLASSIFIERS, METHODS, Method
+from models.registry import CLASSIFIERS, METHODS, Method
 from pipeline.config import code
 from pipeline.config.code import LENGTH, PACKAGES, TEMPLATES, code_digest, imported
 from pipeline.config.load import resolve
@@ -147,10 +147,6 @@ def test_tables_count_through_chosen_entries_alone(edit: Edit, monkeypatch: pyte
         "train_localizer",
         *SCORED,
     }
-    irn = digests("irn")
-    monkeypatch.setitem(AFFINITIES, "irn", AFFINITIES["irn"]._replace(labels="alphas"))
-    changed = {stage for stage, one in digests("irn").items() if one != irn[stage]}
-    assert changed == {"train_affinity", *SCORED_AFTER_REFINEMENT}
     lite0 = CLASSIFIERS["efficientnet_lite0"]
     monkeypatch.setitem(CLASSIFIERS, "efficientnet_lite0", lite0._replace(arguments={"backbone": "resnet50"}))
     assert digests("toco") == before["toco"]

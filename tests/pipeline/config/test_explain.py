@@ -48,7 +48,7 @@ def test_defaults_are_those_that_values_start_from() -> None:
         ("localizer.network", "none, amn, bao, toco, dual_branch, esol"),
         ("localizer.bao.momentum", "list of number >= 0, <= 1 (2 to 2)"),
         ("cams.scales", "list of number >= 0.1, <= 4 (1 to 12)"),
-        ("masks.crf", "psa, irn, deeplab, toco_seg, toco_cam, afa or none"),
+        ("masks.crf", "psa, irn, deeplab, toco_seg, toco_cam, afa, deeplabv1_resnet38, mctformer or none"),
         ("report.gallery", "whole number >= 0, <= 200"),
     ],
 )

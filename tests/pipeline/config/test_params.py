@@ -31,8 +31,16 @@ from tests.support.knobs import shipped
             {"method": "supervised", "data__name": "folder", "data__root": "photos"},
             "masks.source = truth learns from ground-truth masks, but data.folder.masks = none",
         ),
-        ({"segmenter__optimisation__batch": 1}, "segmenter.optimisation.batch = 1 over processes = 1 leaves each"),
-        ({"processes": 8}, "segmenter.optimisation.batch = 8 over processes = 8 leaves each fewer than two"),
+        ({"segmenter__optimisation__batch": 1}, "batch = 1 over processes = 1 and accumulate = 1 leaves each"),
+        ({"processes": 8}, "batch = 8 over processes = 8 and accumulate = 1 leaves each fewer than two"),
+        (
+            {"segmenter__optimisation__accumulate": 8},
+            "batch = 8 over processes = 1 and accumulate = 8 leaves each fewer than two photographs",
+        ),
+        (
+            {"method": "transcam", "classifier__head_width": 512},
+            "classifier.head_width = 512 needs a convolutional classifier",
+        ),
         ({"classifier__network": "none"}, "classifier.network = none needs a localizer.network that trains"),
         ({"segmenter__network": "localizer"}, "segmenter.network = localizer needs a localizer.network that trains"),
         (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -24,6 +25,7 @@ from tools.status import leaves
 
 FILES = {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(PRESETS.glob("*.yaml"))}
 DATA = get_args(DataKnobs.model_fields["name"].annotation)
+RECIPES = {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in PRESETS.glob("segmenters/*.yaml")}
 LAYERS = {"common", *PROFILES, *(f"{profile}_{data}" for profile in PROFILES for data in DATA)}
 
 
@@ -53,15 +55,44 @@ def test_presets_set_only_knobs_that_exist_and_that_params_leaves_to_them(name: 
         if key in ("like", "baseline"):
             assert layer in methods()
             continue
+        if key == "segmenter":
+            assert layer in RECIPES
+            continue
         assert key in LAYERS, f"no profile and data set is called {key}"
         for knob in leaves(layer):
             assert knob in existing and given.get(knob, "preset") == "preset", f"{name} sets {knob}"
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_say_how_a_segmenter_learns_and_predicts(name: str) -> None:
+    existing = {row.name for row in knob_rows(Params)}
+    assert RECIPES[name].keys() == {"segmenter", "predict"} and set(leaves(RECIPES[name])) <= existing
+
+
+@pytest.mark.parametrize(
+    ("method", "network", "crf"),
+    [
+        ("cam", "deeplabv2_resnet101", "deeplab"),
+        ("affinitynet", "deeplabv1_resnet38", "deeplabv1_resnet38"),
+        ("esol_affinitynet", "deeplabv2_resnet101", "deeplab"),
+        ("bao", "two_convolutions_resnet38", "mctformer"),
+        ("toco", "localizer", "toco_seg"),
+        ("dual_branch_second_stage", "deeplabv3_resnet101", "deeplab"),
+    ],
+)
+def test_last_recipe_counts(method: str, network: str, crf: str) -> None:
+    params = resolve(shipped(method=method, profile="paper"))
+    assert (params.segmenter.network, params.predict.crf) == (network, crf)
+    assert [layer.name for layer in layers(method, "paper", "scenes") if layer.name.startswith("segmenters/")][1:] == []
+    compact = [layer.name for layer in layers(method, "compact", "scenes")]
+    assert not [name for name in compact if name.startswith("segmenters/")]
 
 
 @pytest.mark.parametrize("place", ["common", "compact", "compact_scenes"])
 def test_unknown_knob_of_a_preset_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
     for name in ("base", "cam"):
         (tmp_path / f"{name}.yaml").write_text((PRESETS / f"{name}.yaml").read_text())
+    shutil.copytree(PRESETS / "segmenters", tmp_path / "segmenters")
     (tmp_path / "new.yaml").write_text(f"like: cam\n{place}:\n  refine: {{steps: 3}}\n")
     monkeypatch.setattr(presets, "PRESETS", tmp_path)
     forget()
@@ -77,6 +108,7 @@ def test_unknown_knob_of_a_preset_is_refused(tmp_path: Path, monkeypatch: pytest
 def forget() -> None:
     """Preset files are read once; let them be read again."""
     presets._files.cache_clear()
+    presets._recipes.cache_clear()
     presets._owners.cache_clear()
 
 

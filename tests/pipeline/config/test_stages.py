@@ -13,6 +13,7 @@ from pipeline.config.load import resolve
 from pipeline.config.params import Params
 from pipeline.config.stages import SCORED, runtime, shown, stage_configs
 from pipeline.run.told import Runtime
+from pipeline.scoring.artefacts import EVALUATED
 from tests.support import ROOT
 from tests.support.knobs import shipped
 from tools.status import leaves
@@ -41,6 +42,8 @@ ELSEWHERE = {
     "bg_thresh": "choose_background",
     "seed": "train_classifier",
     "cams.rule_knobs": "cams.<rule>",
+    "precision.training": "train_segmenter",
+    "precision.inference": "predict",
 } | dict.fromkeys(Runtime.model_fields, "runtime")
 
 
@@ -53,7 +56,12 @@ def changed_stages(method: str = "cam", **changes: Any) -> set[str]:
 def test_only_what_uses_a_knob_is_told_of_it() -> None:
     scored = {f"evaluate_{artefact}" for artefact in ("rules", "seeds", "refined", "masks")}
     assert changed_stages(bg_thresh="none") == {"choose_background", "make_masks", *scored, "report"}
-    assert changed_stages(device="cpu", processes=4, workers=1, precision="float32") == set()
+    assert changed_stages(device="cpu", processes=4, workers=1) == set()
+    trainings = {"train_classifier", "train_localizer", "train_affinity", "train_segmenter"}
+    everything = {f"evaluate_{name}" for name in EVALUATED} | {"report"}
+    assert changed_stages(precision__training="bfloat16") == trainings | everything
+    viewers = {"train_classifier", "train_localizer", "extract_cams", "refine_cams", "predict"}
+    assert changed_stages(precision__inference="tf32") == viewers | everything
     assert changed_stages(data__watch="labels.csv") == set()
     evaluated = {f"evaluate_{name}" for name in ("rules", "seeds", "refined")}
     assert changed_stages(data__tune=0.1) == {"prepare_data", "report"}
@@ -112,7 +120,8 @@ def test_every_knob_reaches_a_stage_or_the_runtime() -> None:
     for row in knob_rows(Params):
         stage, name = (ELSEWHERE[row.name], row.name) if row.name in ELSEWHERE else told_as(row.name)
         if stage in told:
-            assert {name, f"params.{name}"} & told[stage], f"{row.name} is told to no stage"
+            kind = f"{name.rpartition('.')[2]}_precision"
+            assert {name, kind, f"params.{name}"} & told[stage], f"{row.name} is told to no stage"
         else:
             assert stage in ("dvc.yaml", "cams.<rule>")
 
@@ -133,6 +142,20 @@ def test_scores_say_how_the_artefact_was_made() -> None:
     assert toco["evaluate_localizer"]["protocol"]["localizer"].keys() == {"toco"}
     masks = {"evaluate_refined": {"masks"}}
     assert all(set(toco[stage]) == {"bg_thresh", "protocol", "code"} | masks.get(stage, set()) for stage in SCORED)
+
+
+def test_every_details_file_states_initial_weights_and_number_formats() -> None:
+    changes = {"segmenter__weights": "/weights/deeplabv1_resnet101-coco.pth", "precision__training": "bfloat16"}
+    told = stage_configs(resolve(shipped(method="irn", profile="paper", **changes)))
+    protocols = {name: told[f"evaluate_{name}"]["protocol"] for name in EVALUATED}
+    protocols["classifier"] = told["train_classifier"]["protocol"]
+    stated = {name: protocol["initial_weights"] for name, protocol in protocols.items()}
+    assert stated.pop("segmenter") == "deeplabv1_resnet101-coco.pth", "no folder of the machine"
+    assert set(stated.values()) == {"imagenet"}
+    for protocol in protocols.values():
+        assert (protocol["training_precision"], protocol["inference_precision"]) == ("bfloat16", "tf32")
+    segmenter = protocols["segmenter"]
+    assert (segmenter["fusion"], segmenter["flip"], segmenter["loss"]) == ("mean", False, "cross_entropy")
 
 
 def test_refined_maps_are_told_how_masks_are_made_of_them_by_a_threshold() -> None:

@@ -14,14 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from models.schedules import warm_poly_rate
-from models.task import Batch, Terms
+from models.task import Batch, Part, Progress, Terms
 from pipeline.run.errors import UserError
 from pipeline.run.runtime import distributed
 from pipeline.run.told import Runtime
+from pipeline.training import loop
 from pipeline.training.loop import epoch_batches
 from tests.support.processes import forked, several
 from tests.support.stages import LOCAL, here, write_runtime
-from tests.support.tiny_training import SETTINGS, TinyDataset, TinyTask, digest, train
+from tests.support.tiny_training import SETTINGS, TinyDataset, TinyNetwork, TinyTask, digest, train
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +63,7 @@ def test_workers_change_nothing(workspace: Path) -> None:
     assert digest(alone) == digest(shared)
 
 
-@pytest.mark.parametrize(("epochs", "optimiser"), [(1, "sgd"), (3, "sgd"), (2, "adamw")])
+@pytest.mark.parametrize(("epochs", "optimiser"), [(1, "sgd"), (3, "sgd"), (2, "adamw"), (1, "adam")])
 def test_killed_and_continued_equals_uninterrupted(
     workspace: Path, capfd: pytest.CaptureFixture[str], epochs: int, optimiser: str
 ) -> None:
@@ -82,12 +83,58 @@ def test_killed_and_continued_equals_uninterrupted(
     assert continued.value == whole.value
 
 
+def weights_of(network: nn.Module) -> Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
+
+
+def test_parts_of_a_batch_add_up_to_the_whole(workspace: Path) -> None:
+    whole = SETTINGS.model_copy(update={"batch": 10})
+    trained = {}
+    for parts in (1, 2):
+        shutil.rmtree(workspace / ".resume", ignore_errors=True)
+        trained[parts] = train(here(), whole.model_copy(update={"accumulate": parts}), dropout=0.0)
+    (one, history), (two, accumulated) = trained[1], trained[2]
+    assert torch.allclose(weights_of(one), weights_of(two), atol=1e-6)
+    assert accumulated[-1]["loss"] == pytest.approx(history[-1]["loss"], rel=1e-5)
+    assert accumulated[-1]["lr"] == history[-1]["lr"], "parts are no steps"
+
+
+def test_last_pass_ends_with_the_last_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Progress] = []
+    monkeypatch.setattr(TinyTask, "after_step", lambda self, progress: seen.append(progress))
+    _, history = train(here(), SETTINGS.model_copy(update={"max_steps": 7}))
+    assert [(at.epoch, at.step) for at in seen] == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0)]
+    assert len(history) == 3 and seen[-1].done == 1
+    assert history[-1]["lr"] == pytest.approx(SETTINGS.lr * (1 / 7) ** 0.9)
+
+
+def test_rates_stay_as_long_as_they_are_told_to() -> None:
+    network = TinyNetwork()
+    rates = SETTINGS.model_copy(update={"refresh": 10})
+    (optimiser,) = loop._optimisers(network, [Part(network, network.head, rates)])
+    held = []
+    for step in (0, 9, 10, 19, 20):
+        loop._set_rates(optimiser, step, 100)
+        held.append(optimiser.param_groups[0]["lr"] / rates.lr)
+    assert held == pytest.approx([1, 1, 0.9**0.9, 0.9**0.9, 0.8**0.9])
+
+
+def test_biases_learn_twice_as_fast_without_decay_where_caffe_has_it_so() -> None:
+    network = TinyNetwork()
+    rates = SETTINGS.model_copy(update={"biases": "caffe", "head_lr_factor": 10.0})
+    (optimiser,) = loop._optimisers(network, [Part(network, network.head, rates)])
+    found = [(group["params"], group["base_lr"] / rates.lr, group["weight_decay"]) for group in optimiser.param_groups]
+    body, head = network.body, network.head
+    for (params, *_), own in zip(found, (body.weight, body.bias, head.weight, head.bias), strict=True):
+        assert len(params) == 1 and params[0] is own
+    assert [rest for _, *rest in found] == [[1, 1e-3], [2, 0], [10, 1e-3], [20, 0]]
+
+
 def result() -> dict[str, Any]:
     """The weights and the last loss of a training in as many processes as the environment says."""
     with distributed(Runtime.model_validate(LOCAL)) as machine:
         network, history = train(machine)
-    weights = torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
-    return {"weights": weights.tolist(), "loss": history[-1]["loss"]}
+    return {"weights": weights_of(network).tolist(), "loss": history[-1]["loss"]}
 
 
 def test_two_processes_do_the_work_of_one(workspace: Path) -> None:
@@ -102,6 +149,20 @@ def test_two_processes_do_the_work_of_one(workspace: Path) -> None:
     assert two["loss"] == pytest.approx(one["loss"], abs=0.2)
 
 
+def accumulated() -> list[float]:
+    """The weights of a training without dropout whose batches each process takes in two parts."""
+    settings = SETTINGS.model_copy(update={"batch": 8, "accumulate": 2})
+    with distributed(Runtime.model_validate(LOCAL)) as machine:
+        return weights_of(train(machine, settings, dropout=0.0)[0]).tolist()
+
+
+def test_two_processes_with_parts_do_the_work_of_one(workspace: Path) -> None:
+    one = forked(accumulated).value
+    shutil.rmtree(workspace / ".resume")
+    for process in several(2, accumulated):
+        assert process.value == pytest.approx(one, abs=1e-5)
+
+
 def test_batch_that_does_not_divide_is_refused() -> None:
     def refusal() -> str:
         with pytest.raises(UserError) as caught:
@@ -111,9 +172,8 @@ def test_batch_that_does_not_divide_is_refused() -> None:
     assert all("does not divide among 3 processes" in process.value for process in several(3, refusal))
 
 
-def test_bfloat16_autocast_trains(workspace: Path) -> None:
-    write_runtime(workspace, precision="bfloat16")
-    network, history = train(here())
+def test_bfloat16_autocast_trains() -> None:
+    network, history = train(here().computing_in("bfloat16"))
     assert history[-1]["loss"] < history[0]["loss"]
     assert all(parameter.dtype == torch.float32 for parameter in network.parameters())
 
@@ -131,8 +191,8 @@ def test_bad_loss_names_epoch_images_and_checkpoint(monkeypatch: pytest.MonkeyPa
 
 
 def test_weights_that_the_last_step_made_infinite_are_named(monkeypatch: pytest.MonkeyPatch, workspace: Path) -> None:
-    def poisoned(self: TinyTask, epoch: int, step: int, steps: int) -> None:
-        if (epoch, step) == (1, steps - 1):
+    def poisoned(self: TinyTask, progress: Progress) -> None:
+        if (progress.epoch, progress.step) == (1, progress.steps - 1):
             self.network.state_dict()["head.bias"][0] = float("inf")
 
     monkeypatch.setattr(TinyTask, "after_step", poisoned)
