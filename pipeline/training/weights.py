@@ -17,6 +17,8 @@ from pipeline.run.errors import UserError
 from pipeline.run.files import read_json, write_atomic, write_json
 
 State = Mapping[str, Tensor]
+LFS_POINTER, ZIP, PICKLE = b"version https://git-lfs", b"PK", b"\x80"
+"""First bytes of files that people give as weights."""
 
 
 def save_network(folder: Path, network: nn.Module, description: Mapping[str, Any]) -> None:
@@ -74,22 +76,64 @@ def read_state(path: Path) -> State:
     """A state dict from .safetensors, or from .pth with nothing but tensors, perhaps below `state_dict` or `model`.
 
     Raises:
-        UserError: the file is missing, damaged, or holds more than tensors.
+        UserError: the file is missing, damaged, holds more than tensors, or no usable numbers.
     """
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = _read_tensors(path)
     except FileNotFoundError as error:
         raise UserError(f"weights {path} not found; give imagenet, none, or the path of a state dict") from error
     except Exception as error:  # torch.load raises many kinds; none may reach the user as a traceback
-        raise UserError(f"weights {path} cannot be read as plain tensors: {str(error).splitlines()[0]}") from error
+        raise UserError(f"weights {path} cannot be read as plain tensors: {_what_is_wrong(path)}") from error
     for key in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"weights {path} hold no state dict (names to tensors)")
+    _check_numbers(path, state)
     return state
+
+
+def _read_tensors(path: Path) -> Any:
+    """What a file of weights holds, read without executing any of it."""
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _what_is_wrong(path: Path) -> str:
+    """What a file that cannot be read is instead, by its first bytes, and what to do."""
+    with path.open("rb") as file:
+        start = file.read(64)
+    if not start:
+        return "the file is empty; fetch it again"
+    if start.startswith(LFS_POINTER):
+        return "it is a pointer of Git LFS, not the file itself; run `git lfs pull` where it comes from"
+    if start.lstrip().startswith(b"<"):
+        return "it is a web page, most often of a download that failed; fetch it again"
+    if start.startswith((ZIP, PICKLE)):
+        return (
+            "it is damaged, or holds objects beside tensors, which may run code and are never loaded; fetch it again, "
+            "or save its state dict alone, as .safetensors"
+        )
+    return "it is no file of PyTorch or safetensors, or is damaged; fetch it again"
+
+
+def _check_numbers(path: Path, state: State) -> None:
+    """Refuse weights that no network can start from.
+
+    Raises:
+        UserError: naming the first tensor that holds no real numbers (counters and masks apart), or one not finite.
+    """
+    if not any(value.is_floating_point() for value in state.values()):
+        raise UserError(f"weights {path} hold no floating-point tensor; quantised weights are not read")
+    for name, value in state.items():
+        kind = str(value.dtype).removeprefix("torch.")
+        if name.endswith(".weight") and not value.is_floating_point():
+            raise UserError(f"weights {path}: {name} is {kind}; give weights in float16, bfloat16, float32 or float64")
+        if value.is_complex():
+            raise UserError(f"weights {path}: {name} is {kind}; weights are real numbers")
+        if value.is_floating_point() and not torch.isfinite(value.float()).all():
+            raise UserError(f"weights {path}: {name} holds NaN or an infinity; the training that wrote them diverged")
 
 
 def _imagenet(name: str, source: str | None) -> State:
