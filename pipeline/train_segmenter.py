@@ -71,7 +71,8 @@ def train(manifest: Manifest, config: TrainSegmenterConfig, folder: Path, machin
     task = SegmenterTask(network, config.optimisation)
     history = fit(task, views, config.optimisation, config.seed, folder, machine)
     if rank() == 0:
-        save_network(folder / "network", network, description)
+        with new_folder(folder / "network") as output:
+            save_network(output, network, description)
     barrier()
     return history
 
