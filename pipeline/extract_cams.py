@@ -22,7 +22,7 @@ from pipeline.run.files import new_folder
 from pipeline.run.resume import resume_folder
 from pipeline.run.runtime import Machine, barrier, rank
 from pipeline.run.stage import run_distributed_stage
-from pipeline.run.told import Told, told
+from pipeline.run.told import Computed, told
 from pipeline.scoring.artefacts import VALIDATION
 from pipeline.training.weights import load_network
 
@@ -30,7 +30,7 @@ LOCALIZER, OUTPUT, COMPARED = Path("data/localizer"), Path("data/seeds"), Path("
 HELD_OUT = VALIDATION / "seeds"
 
 
-class ExtractCamsConfig(CamsKnobs, Told):
+class ExtractCamsConfig(CamsKnobs, Computed):
     """What extract_cams is told."""
 
 

@@ -29,7 +29,7 @@ from pipeline.run.files import new_folder, read_json
 from pipeline.run.resume import resume_folder
 from pipeline.run.runtime import Machine, barrier, rank, world_size
 from pipeline.run.stage import run_distributed_stage
-from pipeline.run.told import CrfTold, told
+from pipeline.run.told import Computed, CrfTold, told
 from pipeline.training.weights import load_network
 
 INPUT, OUTPUT = Path("data/segmenter"), Path("data/predictions")
@@ -37,7 +37,7 @@ INPUT, OUTPUT = Path("data/segmenter"), Path("data/predictions")
 Labels = NDArray[np.uint8]
 
 
-class PredictConfig(PredictKnobs, CrfTold):
+class PredictConfig(PredictKnobs, CrfTold, Computed):
     """What predict is told."""
 
 

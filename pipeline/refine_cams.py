@@ -39,7 +39,7 @@ from pipeline.run.files import new_folder, read_json
 from pipeline.run.resume import resume_folder
 from pipeline.run.runtime import Machine, barrier, rank, world_size
 from pipeline.run.stage import run_distributed_stage
-from pipeline.run.told import Told, told
+from pipeline.run.told import Computed, told
 from pipeline.scoring.artefacts import VALIDATION
 from pipeline.training.weights import load_network
 
@@ -49,7 +49,7 @@ OUTPUT = {"train": Path("data/refined"), "val": VALIDATION / "refined"}
 PIXELS = ((0.0,) * 3, (1.0,) * 3)  # a normalisation that leaves colours in [0, 1]
 
 
-class RefineCamsConfig(RefineKnobs, Told):
+class RefineCamsConfig(RefineKnobs, Computed):
     """What refine_cams is told."""
 
 

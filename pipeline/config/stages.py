@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 from models.registry import AFFINITIES, BACKBONES, CLASSIFIERS, ENCODERS, NETWORKS, SEGMENTERS, Network
 from pipeline.config.code import code_digest
 from pipeline.config.params import Params
 from pipeline.config.pixel_labels import pixel_labels
-from pipeline.run.told import Runtime
+from pipeline.run.files import sha256
+from pipeline.run.told import NumberFormat, Runtime
 from pipeline.scoring.artefacts import EVALUATED
 
 TO_LOCALIZER = ("prepare_data", "train_classifier", "train_localizer")
@@ -24,6 +26,9 @@ UPSTREAM = {
     "segmenter": (*TO_REFINED, "choose_background", "make_masks", "train_segmenter", "predict"),
 }
 """The stages that an artefact is made by."""
+
+GPUS = ("nvidia[0-9]*", "kfd", "dxg")
+"""Names below /dev of GPUs: NVIDIA's, AMD's, those of Linux inside Windows."""
 
 SCORED = tuple(f"evaluate_{name}" for name in EVALUATED)
 Json = dict[str, Any]
@@ -46,7 +51,9 @@ def stage_configs(params: Params) -> dict[str, Json]:
 def _knobs(params: Params) -> dict[str, Json]:
     """The knobs of each stage."""
     p = params.model_dump(mode="json")
-    seed = {"seed": p["seed"]}
+    computed = {"number_format": number_format(params)}
+    training = computed | {"seed": p["seed"], "processes": p["processes"]}
+    files = weight_files(params)
     data = {key: p["data"][key] for key in ("name", "root", "classes", "limit", "max_megapixels")}
     data |= {key: p["data"][key] for key in ("tune", "validate_on")}
     protocols = _protocols(params)
@@ -62,15 +69,15 @@ def _knobs(params: Params) -> dict[str, Json]:
         evaluated["evaluate_refined"]["masks"] = p["masks"] | _crf(params, params.masks.crf)
     return {
         "prepare_data": data | {"source": p["data"][params.data.name]},
-        "train_classifier": p["classifier"] | seed | {"protocol": protocols["classifier"]},
-        "train_localizer": _localizer(params) | _crf(params, *_static_kernels(params)) | seed,
-        "extract_cams": params.cams.told(),
-        "train_affinity": p["affinity"] | _crf(params, _affinity_kernels(params)) | seed,
-        "refine_cams": p["refine"],
+        "train_classifier": p["classifier"] | training | files["classifier"] | {"protocol": protocols["classifier"]},
+        "train_localizer": _localizer(params) | _crf(params, *_static_kernels(params)) | training | files["localizer"],
+        "extract_cams": params.cams.told() | computed,
+        "train_affinity": p["affinity"] | _crf(params, _affinity_kernels(params)) | training | files["affinity"],
+        "refine_cams": p["refine"] | computed,
         "choose_background": {"bg_thresh": p["bg_thresh"]},
         "make_masks": _masks(params),
-        "train_segmenter": p["segmenter"] | seed,
-        "predict": p["predict"] | _crf(params, params.predict.crf),
+        "train_segmenter": p["segmenter"] | training | files["segmenter"],
+        "predict": p["predict"] | _crf(params, params.predict.crf) | computed,
         **evaluated,
         "report": p["report"] | {"params": shown(params)},
     }
@@ -180,6 +187,15 @@ def initial_weights(params: Params) -> dict[str, tuple[str, str | None, str]]:
     return wanted
 
 
+def weight_files(params: Params) -> dict[str, Json]:
+    """For each training group the SHA-256 of the files of weights that it starts from, under `files`."""
+    files: dict[str, Json] = {group: {"files": {}} for group in ("classifier", "localizer", "affinity", "segmenter")}
+    for name, (_, _, weights) in initial_weights(params).items():
+        if Path(weights).is_file():
+            files[name.partition(".")[0]]["files"][weights] = sha256(Path(weights))
+    return files
+
+
 # ------------------------------------------------------------------------------------------------- for tables and pages
 
 
@@ -191,7 +207,8 @@ def _as_text(knobs: Json) -> str:
 def _protocols(params: Params) -> dict[str, Json]:
     """What the details of every artefact say of how it was made."""
     p = params.model_dump(mode="json")
-    run = {key: p[key] for key in ("method", "profile", "seed")} | {"drawing": drawing(params)}
+    run = {key: p[key] for key in ("method", "profile", "seed", "processes")}
+    run |= {"drawing": drawing(params), "number_format": number_format(params)}
     weights, maps = first_weights(params), p["cams"]
     views = {f"cam_{key}": maps[key] for key in ("long_side", "scales", "square", "fusion")}
     cams = run | {"initial_weights": weights} | views
@@ -255,6 +272,17 @@ def shown(params: Params) -> Json:
     return kept
 
 
+def number_format(params: Params) -> NumberFormat:
+    """The number format of forward passes, with `auto` settled; PyTorch is asked only where there is a GPU."""
+    if params.precision != "auto":
+        return params.precision
+    if params.device == "cpu" or not any(any(Path("/dev").glob(name)) for name in GPUS):
+        return "float32"
+    from pipeline.run.runtime import auto_format
+
+    return auto_format()
+
+
 def runtime(params: Params) -> Runtime:
     """Where the photographs lie and what the machine lends, with `auto` settled."""
     root = params.data.root if params.data.name != "scenes" else "data/prepared/scenes"
@@ -262,7 +290,7 @@ def runtime(params: Params) -> Runtime:
     return Runtime(
         root=root,
         device=params.device,
-        precision=params.precision,
+        precision=number_format(params),
         processes=params.processes,
         workers=workers,
     )

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 
 from pipeline.run.errors import UserError
-from pipeline.run.told import Runtime
+from pipeline.run.told import NumberFormat, Runtime
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,17 @@ def machine_of(runtime: Runtime) -> Machine:
 
 
 def _precision(wanted: str, device: torch.device) -> torch.dtype:
-    if wanted != "auto":
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[wanted]
-    if device.type != "cuda":
-        return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    """The number format that the knob names; auto: of 16 bits on CUDA alone."""
+    if wanted == "auto":
+        wanted = auto_format() if device.type == "cuda" else "float32"
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[wanted]
+
+
+def auto_format() -> NumberFormat:
+    """The number format that suits this machine's GPU; float32 where PyTorch sees none."""
+    if not torch.cuda.is_available():
+        return "float32"
+    return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
 
 
 def be_deterministic() -> None:
