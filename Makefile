@@ -68,3 +68,4 @@ gpu-check: setup  ## paper presets and networks on this machine's device: second
 
 clean:  ## remove what a killed run left behind
 	rm -rf .resume .smoke
+	find data metrics -name '.*.unfinished*' -prune -exec rm -rf {} +

@@ -37,15 +37,22 @@ Json = dict[str, Any]
 def stage_configs(params: Params) -> dict[str, Json]:
     """What every stage is told, by the name of its file below `data/config`."""
     told = _knobs(params)
-    entries = stage_entries(params)
-    code = {stage: code_digest(f"pipeline.{stage}", entries.get(stage, [])) for stage in told if stage not in SCORED}
-    evaluate = code_digest("pipeline.evaluate")
-    for stage, digest in code.items():
-        told[stage]["code"] = digest
+    code = {module: record["digest"] for module, record in code_records(params).items()}
+    for stage in told.keys() - set(SCORED):
+        told[stage]["code"] = code[f"pipeline.{stage}"]
     for name in EVALUATED:
-        upstream = {stage: code[stage] for stage in UPSTREAM[name]}
-        told[f"evaluate_{name}"]["code"] = upstream | {"evaluate": evaluate}
+        stages = (*UPSTREAM[name], "evaluate")
+        told[f"evaluate_{name}"]["code"] = {stage: code[f"pipeline.{stage}"] for stage in stages}
     return told
+
+
+def code_records(params: Params) -> dict[str, Json]:
+    """The digest of the code of each stage's module, and what the configuration chose of it (see `run.source`)."""
+    records = {}
+    for stage, entries in stage_entries(params).items():
+        module, chosen = f"pipeline.{stage}", [repr(entry) for entry in entries]
+        records[module] = {"chosen": chosen, "digest": code_digest(module, chosen)}
+    return records
 
 
 def _knobs(params: Params) -> dict[str, Json]:
@@ -127,13 +134,14 @@ def _map_scales(params: Params) -> set[str]:
 
 def stage_entries(params: Params) -> dict[str, list[Any]]:
     """What each stage runs beyond its imports: entries of the tables in `models.registry`, and names of modules."""
+    nothing: dict[str, list[Any]] = {"choose_background": [], "evaluate": [], "report": []}
     classifier = _classifier_entries(params)
     localizer = [*classifier, *_localizer_entries(params)]
     rules, training = params.cams.modules(), params.training
     affinity = _built(params.affinity.network, params.affinity.backbone)
     labels = [AFFINITIES[params.affinity.network]] if params.affinity.network in AFFINITIES else []
     own_segmenter = SEGMENTERS.get(params.segmenter.network)
-    return {
+    return nothing | {
         "prepare_data": [f"pipeline.data.sources.{params.data.name}"],
         "train_classifier": classifier,
         "train_localizer": [*localizer, *([training] if training else []), *(rules if _map_scales(params) else [])],

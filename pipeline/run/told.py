@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from models.knobs import CrfReference, Knobs, Seed
 from pipeline.run.errors import UserError
@@ -46,13 +46,13 @@ class Seeded(Computed):
 
     seed: Seed
     processes: int = 1
-    files: dict[str, str] = {}
+    files: dict[str, str] = Field(default_factory=dict)
 
 
 class Runtime(Knobs):
     """How to run, not what to compute: no stage's hash depends on it.
 
-    Where results depend on it beyond rounding (`precision`, and for trainings `processes`), stages are told so themselves.
+    Where results depend on it beyond rounding (`precision`, and `processes` of trainings), stages are told so too.
 
     Attributes:
         root: the folder that holds the photographs.

@@ -15,7 +15,7 @@ class SharedBatchNorm(nn.BatchNorm2d):
     def forward(self, features: Tensor) -> Tensor:
         """Features (B, C, h, w) of this process, normalised; all processes must call it."""
         if not self.training:
-            return cast(Tensor, super().forward(features))
+            return super().forward(features)
         values = features.float()
         count = all_sum(values.new_tensor(values.numel() / values.shape[1]))
         mean = all_sum(values.sum((0, 2, 3))) / count
