@@ -29,6 +29,19 @@ def write_mask(path: Path, labels: NDArray[np.uint8]) -> None:
     write_atomic(path, lambda temporary: picture.save(temporary, format="PNG"))
 
 
+def whole(path: Path) -> bool:
+    """Whether a mask is there and its checksums fit; one that is damaged is said, and made anew by who asks."""
+    if not path.exists():
+        return False
+    try:
+        with Image.open(path, formats=["PNG"]) as picture:
+            picture.verify()
+        return True
+    except (OSError, SyntaxError, ValueError):
+        print(f"WARNING: {path} is damaged; it is made anew", flush=True)
+        return False
+
+
 def read_mask(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
     """Read labels (H, W) from an indexed or 8-bit greyscale PNG.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -47,6 +48,22 @@ class PrepareDataConfig(Told):
     tune: Fraction = 0.0
     validate_on: Literal["val", "tune"] = "val"
     source: dict[str, Any]
+
+
+def label_map(own: Sequence[str], classes: Sequence[str]) -> list[int] | None:
+    """256 labels of this project by label of a mask file, for a choice of classes; None where they are equal.
+
+    Classes left out become background. Labels beyond those of the data set stay as they are, so that a mask that holds
+    one is still found out; 255 stays the ignored label.
+
+    Args:
+        own: the classes as the data set's masks number them, from 1.
+        classes: the foreground classes in use, in label order; all of them are among `own`.
+    """
+    if list(classes) == list(own):
+        return None
+    ours = {name: label for label, name in enumerate(classes, start=1)}
+    return [0, *(ours.get(name, 0) for name in own), *range(len(own) + 1, 256)]
 
 
 def data_root(config: PrepareDataConfig) -> Path:

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from pipeline.config.data import VocData
 from pipeline.data.manifest import Record
-from pipeline.data.sources.source import PrepareDataConfig, Source, data_root
+from pipeline.data.sources.source import PrepareDataConfig, Source, data_root, label_map
 from pipeline.data.sources.tags_csv import read_tags
 from pipeline.run.errors import UserError
 
@@ -66,19 +66,7 @@ def read(config: PrepareDataConfig, workers: int) -> Source:
         for image in [(home / "JPEGImages" / f"{identity}.jpg").relative_to(root).as_posix()]
     ]
     masks = _masks(root, home, records, notes)
-    return Source(records, classes, masks, label_map(classes), notes, problems)
-
-
-def label_map(classes: list[str]) -> list[int] | None:
-    """256 labels of this project by VOC label, for a choice of classes; None for all of VOC in its own order.
-
-    Classes left out become background. Labels above 20, which VOC does not have, stay as they are, so that a
-    mask that holds one is still found out; 255 stays the ignored label.
-    """
-    if list(classes) == list(CLASSES):
-        return None
-    ours = {name: label for label, name in enumerate(classes, start=1)}
-    return [0, *(ours.get(name, 0) for name in CLASSES), *range(len(CLASSES) + 1, 256)]
+    return Source(records, classes, masks, label_map(CLASSES, classes), notes, problems)
 
 
 # ---------------------------------------------------------------------------------------------------- lists
