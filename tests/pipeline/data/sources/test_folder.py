@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -249,12 +250,12 @@ def test_copies_of_a_photograph_are_said() -> None:
     assert "1 photographs have other tags elsewhere, under other names: c.png is d.png" in notes()
 
 
-def three_classes(**knobs: object) -> np.ndarray:
+def three_classes(classes: Any = "all") -> np.ndarray:
     """The label that this project gives each label of a mask with cat, dog and emu, as the sorted tags number them."""
     photos("a.png", "b.png")
     table("a.png,dog|emu|cat,train", "b.png,cat,val", header=SPLIT_HEADER)
     write_mask(Path("photos/masks/a.png"), np.array([[0, 1, 2, 3, 255, 0]] * 4, np.uint8))
-    manifest = prepare(folder(masks="masks", **knobs))
+    manifest = prepare(folder(masks="masks", classes=classes))
     return GroundTruth(manifest, Path("photos")).read(manifest.records[0])[0]
 
 
