@@ -56,6 +56,8 @@ def read_mask(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
     """
     try:
         with Image.open(path, formats=["PNG"]) as picture:
+            picture.verify()  # its checksums, which decoding alone does not look at
+        with Image.open(path, formats=["PNG"]) as picture:
             if (picture.height, picture.width) != size:
                 raise UserError(
                     f"{path}: mask of {picture.width}x{picture.height} for a photograph of {size[1]}x{size[0]}; "

@@ -19,7 +19,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zlib import crc32
 
 import numpy as np
 import torch
@@ -29,6 +28,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from models.maps import FUSIONS
+from pipeline.run.checksum import checksum
 from pipeline.run.errors import UserError
 from pipeline.run.files import write_atomic
 
@@ -100,7 +100,7 @@ def write_shard(path: Path, entries: Sequence[CamEntry], produced_by: Mapping[st
         UserError: a map is not finite.
     """
     parts = {entry.id: _tensors(entry) for entry in entries}
-    checksums = {name: _checksum(tensors) for name, tensors in parts.items()}
+    checksums = {name: checksum(tensors) for name, tensors in parts.items()}
     about = {"format": FORMAT, "ids": list(parts), "checksums": checksums, "produced_by": dict(produced_by)}
     tensors = {f"{name}/{part}": tensor for name, found in parts.items() for part, tensor in found.items()}
     # One entry alone: safetensors writes several in an order that changes from process to process.
@@ -121,14 +121,6 @@ def _tensors(entry: CamEntry) -> dict[str, Tensor]:
         for scale, values in enumerate(maps):
             tensors[f"{kind}/{scale}"] = (values.cpu() * factor).to(torch.float16).contiguous()
     return tensors
-
-
-def _checksum(tensors: Mapping[str, Tensor]) -> int:
-    """CRC-32 of an image's tensors, whatever their order."""
-    total = 0
-    for name in sorted(tensors):
-        total = crc32(tensors[name].numpy().tobytes(), crc32(name.encode(), total))
-    return total
 
 
 @contextmanager
@@ -159,7 +151,7 @@ def _entry(shard: Any, name: str, names: set[str]) -> CamEntry:
         scales = itertools.takewhile(lambda part: f"{name}/{part}" in names, (f"{kind}/{n}" for n in itertools.count()))
         parts += scales
     tensors = {part: shard.get_tensor(f"{name}/{part}") for part in parts}
-    if _checksum(tensors) != _about(shard)["checksums"][name]:
+    if checksum(tensors) != _about(shard)["checksums"][name]:
         raise OSError(f"the checksum of {name} does not fit")
     facts = {part: tensors[part].tolist() for part in parts[:4]}
     return CamEntry(

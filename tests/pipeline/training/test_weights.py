@@ -52,6 +52,12 @@ def test_damaged_and_missing_networks_name_the_stage(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(UserError, match=r"cannot be loaded .* `dvc repro -f train_classifier`"):
         load_network(tmp_path, "train_classifier")
+    write_network(tmp_path, DESCRIPTION)
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"cannot be loaded \(the checksum does not fit"):
+        load_network(tmp_path, "train_classifier")
 
 
 @pytest.mark.parametrize("below", ["", "state_dict", "model"])
