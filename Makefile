@@ -5,7 +5,7 @@ METHOD ?= cam
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help setup repro test quick lint smoke instrument knobs cards status experiments bench-walk bench-crf bench-attention complexity gpu-check clean
+.PHONY: help setup repro test quick lint smoke instrument campaign knobs cards status experiments bench-walk bench-crf bench-attention complexity gpu-check clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -47,6 +47,9 @@ smoke: setup  ## the whole chain through DVC on a dozen scenes, in a copy: make 
 
 instrument: setup  ## what scenes and compact profile can tell apart: make instrument DRAWING=7 METHODS="cam supervised"
 	@python -m tools.instrument $(if $(DRAWING),--drawings $(DRAWING)) $(if $(METHODS),--methods $(METHODS))
+
+campaign: setup  ## kills, full disks, damage, bad inputs, two runs at once: half an hour; make campaign TASKS="kills-cam inputs"
+	python -m tools.campaign $(TASKS)
 
 cards: setup  ## fill the tables of knobs in docs/ from their declarations
 	python -m tools.cards
