@@ -48,7 +48,7 @@ def test_what_was_wrong_ends_with_an_error(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(campaign, "tasks", lambda *_: {"inputs": lambda: iter(TRIES)})
     monkeypatch.setattr(sys, "argv", ["campaign", "inputs"])
-    with pytest.raises(UserError, match="^a: y: other bytes$"):
+    with pytest.raises(UserError, match=r"^a: y: other bytes$"):
         campaign.main()
     monkeypatch.setattr(sys, "argv", ["campaign", "other"])
     with pytest.raises(UserError, match="no such task: other; there are inputs"):
