@@ -25,6 +25,7 @@ SMALL: dict[str, Any] = {
     "report": {"gallery": 2},
     **{name: {"optimisation": {"epochs": epochs}} for name, epochs in TRAININGS.items()},
 }
+SMALL["localizer"]["bao"] = {"target_schedule": ["0:share", "1:ema"]}  # the preset's is longer
 STAGES = (
     "configure",
     "prepare_data",
