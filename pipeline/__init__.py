@@ -3,6 +3,6 @@
 import sys
 
 if sys.argv[:1] == ["-m"]:  # `python -m pipeline.<stage>`: DVC may be killed in the seconds that its imports take
-    from pipeline.run.parent import die_with_parent
+    from pipeline.run.parent import end_like_others
 
-    die_with_parent()
+    end_like_others()

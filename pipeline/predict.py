@@ -24,7 +24,7 @@ from models.segmenters.segmenter import Segmenter
 from pipeline.data.dataset import resized_view
 from pipeline.data.images import SMALLEST_SIDE, scaled_size
 from pipeline.data.manifest import MANIFEST, PREPARED, TEST, Manifest, Record, load_manifest, load_test
-from pipeline.data.masks import write_mask
+from pipeline.data.masks import whole, write_mask
 from pipeline.data.photographs import Photographs
 from pipeline.maps.background import hard_channels
 from pipeline.maps.crf import dense_crf, softmax_energies
@@ -87,7 +87,7 @@ def predict_split(
     photographs = Photographs(manifest, machine.root)
     mine = manifest.records[rank() :: world_size()]
     for record in tqdm(mine, desc="predictions", disable=None):
-        if not (path := output / f"{record.id}.png").exists():
+        if not whole(path := output / f"{record.id}.png"):
             write_mask(path, predicted_labels(network, photographs.read(record), record, config, machine))
 
 

@@ -26,6 +26,7 @@ UPSTREAM = {
 }
 """The stages that an artefact is made by."""
 
+
 SCORED = tuple(f"evaluate_{name}" for name in EVALUATED)
 Json = dict[str, Any]
 
@@ -33,21 +34,28 @@ Json = dict[str, Any]
 def stage_configs(params: Params) -> dict[str, Json]:
     """What every stage is told, by the name of its file below `data/config`."""
     told = _knobs(params)
-    entries = stage_entries(params)
-    code = {stage: code_digest(f"pipeline.{stage}", entries.get(stage, [])) for stage in told if stage not in SCORED}
-    evaluate = code_digest("pipeline.evaluate")
-    for stage, digest in code.items():
-        told[stage]["code"] = digest
+    code = {module: record["digest"] for module, record in code_records(params).items()}
+    for stage in told.keys() - set(SCORED):
+        told[stage]["code"] = code[f"pipeline.{stage}"]
     for name in EVALUATED:
-        upstream = {stage: code[stage] for stage in UPSTREAM[name]}
-        told[f"evaluate_{name}"]["code"] = upstream | {"evaluate": evaluate}
+        stages = (*UPSTREAM[name], "evaluate")
+        told[f"evaluate_{name}"]["code"] = {stage: code[f"pipeline.{stage}"] for stage in stages}
     return told
+
+
+def code_records(params: Params) -> dict[str, Json]:
+    """The digest of the code of each stage's module, and what the configuration chose of it (see `run.source`)."""
+    records = {}
+    for stage, entries in stage_entries(params).items():
+        module, chosen = f"pipeline.{stage}", [repr(entry) for entry in entries]
+        records[module] = {"chosen": chosen, "digest": code_digest(module, chosen)}
+    return records
 
 
 def _knobs(params: Params) -> dict[str, Json]:
     """The knobs of each stage."""
     p = params.model_dump(mode="json")
-    training = {"seed": p["seed"], "training_precision": params.precision.training}
+    training = {"seed": p["seed"], "processes": p["processes"], "training_precision": params.precision.training}
     inference = {"inference_precision": params.precision.inference}
     data = {key: p["data"][key] for key in ("name", "root", "classes", "limit", "max_megapixels")}
     data |= {key: p["data"][key] for key in ("tune", "validate_on")}
@@ -141,12 +149,13 @@ def _map_scales(params: Params) -> set[str]:
 
 def stage_entries(params: Params) -> dict[str, list[Any]]:
     """What each stage runs beyond its imports: entries of the tables in `models.registry`, and names of modules."""
+    nothing: dict[str, list[Any]] = {"choose_background": [], "evaluate": [], "report": []}
     classifier = _classifier_entries(params)
     localizer = [*classifier, *_localizer_entries(params)]
     rules, training = params.cams.modules(), params.training
     affinity = _built(params.affinity.network, params.affinity.backbone)
     own_segmenter = segmenter_network(params.segmenter.network)
-    return {
+    return nothing | {
         "prepare_data": [f"pipeline.data.sources.{params.data.name}"],
         "train_classifier": classifier,
         "train_localizer": [*localizer, *([training] if training else []), *(rules if _map_scales(params) else [])],
@@ -216,7 +225,7 @@ def _as_text(knobs: Json) -> str:
 def _protocols(params: Params) -> dict[str, Json]:
     """What the details of every artefact say of how it was made."""
     p = params.model_dump(mode="json")
-    run = {key: p[key] for key in ("method", "profile", "seed")} | {"drawing": drawing(params)}
+    run = {key: p[key] for key in ("method", "profile", "seed", "processes")} | {"drawing": drawing(params)}
     run |= {f"{kind}_precision": p["precision"][kind] for kind in ("training", "inference")}
     run |= {"initial_weights": stated_weights(first_weights(params))}
     maps = p["cams"]

@@ -33,12 +33,14 @@ class TrainingTold(Told):
 
     Attributes:
         seed: of all that is drawn.
+        processes: among how many a batch is divided.
         training_precision: the number format of forward passes.
         weights_sha256: of the files of initial weights, by path as the knob says it, so that another file under the
             same name is another training.
     """
 
     seed: Seed
+    processes: int = 1
     training_precision: Format = "float32"
     weights_sha256: dict[str, str] = Field(default={})
 
@@ -50,7 +52,9 @@ class InferenceTold(Told):
 
 
 class Runtime(Knobs):
-    """How to run, not what to compute: no result depends on it, so no stage's hash does.
+    """How to run, not what to compute: no stage's hash depends on it.
+
+    Where results depend on it beyond rounding (`processes` of trainings), stages are told so too.
 
     Attributes:
         root: the folder that holds the photographs.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +13,13 @@ from pipeline.config.explain import knob_rows
 from pipeline.config.load import resolve
 from pipeline.config.params import Params
 from pipeline.config.stages import SCORED, runtime, shown, stage_configs
-from pipeline.run.told import Runtime
+from pipeline.run.errors import UserError
+from pipeline.run.files import write_json
+from pipeline.run.told import CONFIG, Runtime, told
 from pipeline.scoring.artefacts import EVALUATED
 from tests.support import ROOT
 from tests.support.knobs import shipped
+from tests.support.stages import config_class
 from tools.status import leaves
 
 DATA_SETS = ("scenes", "voc2012", "coco2014", "folder")
@@ -47,6 +51,9 @@ ELSEWHERE = {
 } | dict.fromkeys(Runtime.model_fields, "runtime")
 
 
+TRAININGS = {f"train_{name}" for name in ("classifier", "localizer", "affinity", "segmenter")}
+
+
 def changed_stages(method: str = "cam", **changes: Any) -> set[str]:
     before = stage_configs(resolve(shipped(method=method)))
     after = stage_configs(resolve(shipped(method=method, **changes)))
@@ -56,10 +63,10 @@ def changed_stages(method: str = "cam", **changes: Any) -> set[str]:
 def test_only_what_uses_a_knob_is_told_of_it() -> None:
     scored = {f"evaluate_{artefact}" for artefact in ("rules", "seeds", "refined", "masks")}
     assert changed_stages(bg_thresh="none") == {"choose_background", "make_masks", *scored, "report"}
-    assert changed_stages(device="cpu", processes=4, workers=1) == set()
-    trainings = {"train_classifier", "train_localizer", "train_affinity", "train_segmenter"}
+    assert changed_stages(device="cpu", workers=1) == set()
     everything = {f"evaluate_{name}" for name in EVALUATED} | {"report"}
-    assert changed_stages(precision__training="bfloat16") == trainings | everything
+    assert changed_stages(processes=4) == {*TRAININGS, *everything}
+    assert changed_stages(precision__training="bfloat16") == {*TRAININGS, *everything}
     viewers = {"train_classifier", "train_localizer", "extract_cams", "refine_cams", "predict"}
     assert changed_stages(precision__inference="tf32") == viewers | everything
     assert changed_stages(data__watch="labels.csv") == set()
@@ -71,6 +78,34 @@ def test_only_what_uses_a_knob_is_told_of_it() -> None:
     assert "train_classifier" not in changed_stages(segmenter__optimisation__epochs=3)
     assert "train_localizer" not in changed_stages("bao", cams__scales=[1.0, 2.0])
     assert "train_localizer" in changed_stages("bao_static", cams__scales=[1.0, 2.0])
+
+
+@pytest.mark.parametrize(
+    ("method", "knob", "stage"),
+    [
+        ("cam", "classifier__weights", "train_classifier"),
+        ("cam", "segmenter__weights", "train_segmenter"),
+        ("irn", "affinity__weights", "train_affinity"),
+        ("toco", "localizer__toco__weights", "train_localizer"),
+    ],
+)
+def test_weights_count_by_their_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, knob: str, stage: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "weights.pth"
+
+    def told_of(content: str) -> dict[str, Any]:
+        path.write_text(content)
+        return stage_configs(resolve(shipped(method=method, **{knob: str(path)})))
+
+    before, after = told_of("one"), told_of("other")
+    assert {name for name in before if before[name] != after[name]} == {stage}
+    write_json(CONFIG / f"{stage}.json", before[stage])
+    with pytest.raises(UserError, match=r"weights\.pth has changed since configure looked at it"):
+        told(stage, config_class(stage))
+    write_json(CONFIG / f"{stage}.json", after[stage])
+    told(stage, config_class(stage))
 
 
 @pytest.mark.parametrize(
