@@ -84,7 +84,7 @@ def test_resnet38_of_mxnet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr("sys.argv", ["convert_weights", "~/a1.params", "~/resnet38.safetensors"])
     convert_weights.main()
-    assert "it fits resnet38\n" in capsys.readouterr().out
+    assert "it fits resnet38, deeplabv1_resnet38, two_convolutions_resnet38\n" in capsys.readouterr().out
     check_file("resnet38", "~/resnet38.safetensors")
     with pytest.raises(UserError, match="does not fit the model"):
         check_file("resnet50", "~/resnet38.safetensors")
