@@ -79,18 +79,20 @@ def load_manifest(folder: Path = PREPARED) -> Manifest:
     Raises:
         UserError: it has not run, or its output is damaged.
     """
-    classes = read_json(folder / "classes.json", "prepare_data")
+    classes, path = read_json(folder / "classes.json", "prepare_data"), folder / "manifest.csv"
     try:
-        table = pd.read_csv(folder / "manifest.csv", dtype=str, keep_default_na=False)
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        if list(table.columns) != COLUMNS:
+            raise UserError(f"{path} has columns {list(table.columns)}; run `dvc repro -f prepare_data`")
+        columns = zip(*(table[name] for name in COLUMNS), strict=True)
+        records = tuple(
+            Record(name, split, image, int(width), int(height), tuple(filter(None, tags.split("|"))), digest)
+            for name, split, image, width, height, tags, digest in columns
+        )
     except FileNotFoundError as error:
-        raise UserError(f"{folder / 'manifest.csv'} not found; run `dvc repro prepare_data`") from error
-    if list(table.columns) != COLUMNS:
-        raise UserError(f"{folder / 'manifest.csv'} has columns {list(table.columns)}; run `dvc repro -f prepare_data`")
-    columns = zip(*(table[name] for name in COLUMNS), strict=True)
-    records = tuple(
-        Record(name, split, image, int(width), int(height), tuple(filter(None, tags.split("|"))), digest)
-        for name, split, image, width, height, tags, digest in columns
-    )
+        raise UserError(f"{path} not found; run `dvc repro prepare_data`") from error
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}); run `dvc repro -f prepare_data`") from error
     return Manifest(records, tuple(classes))
 
 
