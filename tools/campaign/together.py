@@ -11,7 +11,7 @@ from tools.campaign.running import Ended, Session, dvc_command, hand_command, ru
 from tools.campaign.tries import Try
 
 STAGE, LIGHT = "train_classifier", "evaluate@localizer"
-NEEDED = STAGES[: STAGES.index("train_localizer") + 1] + (LIGHT,)
+NEEDED = (*STAGES[: STAGES.index("train_localizer") + 1], LIGHT)
 """The stages that an uninterrupted run needs for both."""
 
 
