@@ -85,5 +85,5 @@ def told(stage: str, section: type[T]) -> T:
         return section.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise UserError(f"{path} not found; run `dvc repro` or `python -m pipeline.configure` first") from error
-    except (ValidationError, json.JSONDecodeError) as error:
+    except (ValidationError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not what configure writes; run `python -m pipeline.configure`: {error}") from error

@@ -73,7 +73,7 @@ def tasks(seed: int, count: int) -> dict[str, Callable[[], Iterator[Try]]]:
         **{f"kills-{method}": partial(killing, method, count, seed) for method in METHODS},
         "damage": lambda: damaging(seed),
         "disk": lambda: filling(seed),
-        "together": lambda: together.two_at_once(project_of("together", "cam", STAGES[:13])),
+        "together": lambda: together.two_at_once(project_of("together", "cam", together.NEEDED)),
         "inputs": lambda: inputs.bad_inputs(REPOSITORY),
     }
 

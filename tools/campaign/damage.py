@@ -19,6 +19,7 @@ from tools.campaign.tries import Try
 FLIPPED = "with a flipped bit"
 DAMAGES = ("emptied", "cut", FLIPPED)
 ARTEFACTS = {
+    "data/prepared/manifest.csv": "train_classifier",
     "data/prepared/classes.json": "train_classifier",
     "data/classifier/network.json": "train_localizer",
     "data/localizer/weights.safetensors": "extract_cams",
@@ -54,14 +55,19 @@ def damaged(path: Path, how: str, random_: random.Random) -> None:
 
 
 def some_file(folder: Path, pattern: str) -> Path:
-    """The first file below a folder that a pattern names."""
-    return min(folder.rglob(pattern) if "/" not in pattern else folder.glob(f"**/{pattern}"))
+    """The first whole file below a folder that a pattern names."""
+    return min(whole_files(folder, pattern))
+
+
+def whole_files(folder: Path, pattern: str) -> list[Path]:
+    """The files below a folder that a pattern names, without those that are being written."""
+    return [path for path in folder.glob(f"**/{pattern}") if not path.name.startswith(".")]
 
 
 def artefacts(project: Project, random_: random.Random) -> Iterator[Try]:
-    """Damage files between stages; a stage that reads one without DVC names it. JSON has no checksum."""
+    """Damage files between stages; a stage that reads one without DVC names it. JSON and CSV have no checksum."""
     for pattern, stage in ARTEFACTS.items():
-        for how in DAMAGES[: 2 if pattern.endswith(".json") else 3]:
+        for how in DAMAGES if pattern.endswith((".png", ".safetensors")) else DAMAGES[:2]:
             path = min(project.folder.glob(pattern))
             damaged(path, how, random_)
             ended = forked(project.folder, stage)
@@ -109,10 +115,9 @@ def kill_at(project: Project, stage: str, pattern: str) -> Path:
     project.forget(stage)
 
     def watch(process: int) -> bool:
-        there = any((project.folder / ".resume" / stage).glob(f"**/{pattern}"))
-        if there:
+        if there := whole_files(project.folder / ".resume" / stage, pattern):
             os.kill(process, signal.SIGKILL)
-        return there
+        return bool(there)
 
     forked(project.folder, stage, watch)
     left = project.folder.with_name(f"left-{stage}")

@@ -108,8 +108,8 @@ def size(project: Project, stage: str) -> int:
 
 def used(place: Path) -> int:
     """Bytes in pages of 4 KiB that the files below a place take."""
-    files = [place] if place.is_file() else list(place.rglob("*"))
-    return sum(-(-file.lstat().st_size // 4096) * 4096 for file in files if not {".git", ".dvc"} & {*file.parts})
+    files = [file for file in (place, *place.rglob("*")) if file.is_file() and not {".git", ".dvc"} & {*file.parts}]
+    return sum(-(-file.stat().st_size // 4096) * 4096 for file in files)
 
 
 def copied(source: Path, target: Path) -> None:

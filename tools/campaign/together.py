@@ -6,11 +6,13 @@ import json
 import time
 from collections.abc import Iterator
 
-from tools.campaign.project import Project
+from tools.campaign.project import STAGES, Project
 from tools.campaign.running import Ended, Session, dvc_command, hand_command, run
 from tools.campaign.tries import Try
 
-STAGE, LIGHT = "train_classifier", "evaluate@seeds"
+STAGE, LIGHT = "train_classifier", "evaluate@localizer"
+NEEDED = (*STAGES[: STAGES.index("train_localizer") + 1], LIGHT)
+"""The stages that an uninterrupted run needs for both."""
 
 
 def two_at_once(project: Project) -> Iterator[Try]:
