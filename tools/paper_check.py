@@ -231,9 +231,9 @@ def run_one(stage: str) -> None:
 def in_a_fork(job: Callable[[], None], log: Path) -> Ended:
     """Do some work in a process of its own, whose output goes into a file."""
     sys.stdout.flush()
-    start = time.perf_counter()
+    start, parent = time.perf_counter(), os.getpid()
     if (child := os.fork()) == 0:
-        die_with_parent()
+        die_with_parent(parent)
         with log.open("w") as output:
             for stream in (1, 2):
                 os.dup2(output.fileno(), stream)
