@@ -44,12 +44,13 @@ def check(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
 @pytest.mark.slow
 def test_presets_leave_whole_finite_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    check(monkeypatch, "--tiny", "--methods", "affinitynet", "bao", "--cases", "par", "--out", "kept")
+    methods = ("affinitynet", "transcam", "bao")
+    check(monkeypatch, "--tiny", "--methods", *methods, "--cases", "par", "--out", "kept")
     content = json.loads((tmp_path / "kept" / JSON).read_text())
     rows: dict[tuple[str, str], dict[str, Any]] = {(row["method"], row["stage"]): row for row in content["presets"]}
     assert set(rows) == {
         ("all", "prepare_data"),
-        *((name, stage) for name in ("affinitynet", "bao") for stage in STAGES),
+        *((name, stage) for name in methods for stage in STAGES),
     }
     assert not any("error" in row for row in rows.values())
     trainings = [
@@ -60,15 +61,17 @@ def test_presets_leave_whole_finite_rows(tmp_path: Path, monkeypatch: pytest.Mon
         ("affinitynet", "train_classifier"),
         ("affinitynet", "train_affinity"),
         ("affinitynet", "train_segmenter"),
-        ("bao", "train_classifier"),
+        ("transcam", "train_classifier"),
         ("bao", "train_localizer"),
+        ("bao", "train_segmenter"),
     }
     for row in trainings:
         assert row["finite"] and len(row["weights"]) == 12
         assert row["steps"] == EPOCHS * 2 and row["step_ms"] > 0
         assert row["images_s"] == pytest.approx(2000 / row["step_ms"], rel=0.05)
     assert rows["affinitynet", "train_localizer"]["idle"]
-    assert rows["bao", "train_segmenter"] == {"method": "bao", "stage": "train_segmenter", "same_as": "affinitynet"}
+    same = {"method": "transcam", "stage": "train_segmenter", "same_as": "affinitynet"}
+    assert rows["transcam", "train_segmenter"] == same
     assert content["facts"]["seconds"] > 0 and content["facts"]["tiny"]
     table = (tmp_path / "kept" / MARKDOWN).read_text()
     assert table.count("| bao |") == 3 and "| par |" in table and "small networks" in table
