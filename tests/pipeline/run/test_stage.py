@@ -96,7 +96,9 @@ def test_ctrl_c_ends_a_stage_without_a_traceback(tmp_path: Path, early: bool) ->
     slow = "from time import sleep\nfrom pathlib import Path\nPath('started').touch()\nsleep(60)\n"
     command = program(tmp_path, slow if early else SLOW)
     write_runtime(tmp_path)
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs hand on to ignore it
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, heard)
     deadline = time.monotonic() + 60
     while not (tmp_path / "started").exists():
         assert process.poll() is None and time.monotonic() < deadline
