@@ -250,8 +250,8 @@ WEIGHTS: dict[str, tuple[Any, str]] = {
     "pointer of Git LFS": (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"), "Git LFS"),
     "web page": (lambda path: path.write_text("<!DOCTYPE html>"), "it is a web page"),
     "text": (lambda path: path.write_text("weights"), "no file of PyTorch"),
-    "pickled namespace": (lambda path: torch.save(argparse.Namespace(lr=1), path), "holds objects beside tensors"),
-    "NumPy number": (lambda path: torch.save({"a": WEIGHT, "best": np.float64(3)}, path), "holds objects beside"),
+    "pickled namespace": (lambda path: torch.save(argparse.Namespace(lr=1), path), "it holds argparse.Namespace"),
+    "NumPy number": (lambda path: torch.save({"a": WEIGHT, "best": np.float64(3)}, path), "it holds numpy"),
     "list": (lambda path: torch.save([WEIGHT], path), "hold no state dict"),
     **{
         f"{kind} weights": (
