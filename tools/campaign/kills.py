@@ -16,7 +16,7 @@ from tools.campaign.tries import Try
 
 SIGNALS = {"KILL": signal.SIGKILL, "TERM": signal.SIGTERM, "INT": signal.SIGINT}
 VICTIMS = ("stage", "DVC", "process group", "worker")
-"""A worker loads images or makes masks for a stage; where there is none at the moment, the stage is killed."""
+"""A worker loads images or makes masks for a stage; in a run that has none the stage is killed."""
 
 STAGE_UNDER_DVC = 0.2
 """Share of the runs whose stage or worker is killed that DVC runs; the others run without it."""
@@ -65,13 +65,13 @@ def kill(project: Project, stage: str, name: str, victim: str, random_: random.R
     attempt = killed_under_dvc if under_dvc else killed_by_hand
     share, killed, wrong = 1.0, "", ""
     for _ in range(AGAIN):
-        early = random_.random() < EARLY
+        early = random_.random() < EARLY and victim != "worker"
         longest = START_UP if early and under_dvc else project.seconds[stage]
         moment = Moment(early, random_.uniform(0, longest * share))
         project.forget(stage)
         if killed := attempt(project, stage, SIGNALS[name], victim, moment):
             break
-        share /= 2  # it had ended
+        share, victim = share / 2, "stage" if victim == "worker" else victim  # it had ended
     ended = once_more(project, stage, under_dvc)
     if ended.status:
         wrong = f"the next run failed: {ended.output.strip()[-300:]}"
@@ -93,11 +93,10 @@ def killed_by_hand(project: Project, stage: str, number: int, victim: str, momen
     found: list[str] = []
 
     def watch(process: int) -> bool:
-        if moment.reached(lambda: has_begun(project, stage)):
-            workers = children(process) if victim == "worker" else []
+        workers = children(process) if victim == "worker" else []
+        if reached := moment.reached(lambda: bool(workers) if victim == "worker" else has_begun(project, stage)):
             found.append(send(workers[-1] if workers else process, number, "worker" if workers else "stage"))
-            return True
-        return False
+        return reached
 
     forked(project.folder, stage.replace("@", " "), watch, workers=victim == "worker")
     return found[0] if found else ""
