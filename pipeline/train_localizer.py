@@ -75,9 +75,10 @@ def main(machine: Machine) -> None:
 
 
 def pass_classifier(folder: Path) -> History:
-    """The classifier is the localizer."""
+    """The classifier is the localizer; one that is damaged is not handed on."""
     result = folder / "result"
     if rank() == 0:
+        load_network(CLASSIFIER, "train_classifier")
         shutil.rmtree(result, ignore_errors=True)
         shutil.copytree(CLASSIFIER, result)
     return []

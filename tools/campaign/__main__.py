@@ -35,6 +35,9 @@ METHODS = ("cam", "affinitynet", "bao", "toco", "esol", "irn", "transcam")
 KILLS = 8
 """Of each method."""
 
+DAMAGING = {"unfinished": damage.unfinished, "artefacts": damage.artefacts, "dvc": damage.noticed_by_dvc}
+"""Damaged unfinished work, artefacts read by hand, artefacts that DVC knows."""
+
 MARKED = re.compile(r"(<!-- campaign -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -71,7 +74,7 @@ def tasks(seed: int, count: int) -> dict[str, Callable[[], Iterator[Try]]]:
     """What every task tries, by its name; the long ones first."""
     return {
         **{f"kills-{method}": partial(killing, method, count, seed) for method in METHODS},
-        "damage": lambda: damaging(seed),
+        **{f"damage-{name}": partial(damaging, name, seed) for name in DAMAGING},
         "disk": lambda: filling(seed),
         "together": lambda: together.two_at_once(project_of("together", "cam", together.NEEDED)),
         "inputs": lambda: inputs.bad_inputs(REPOSITORY),
@@ -84,11 +87,9 @@ def killing(method: str, count: int, seed: int) -> Iterator[Try]:
     return kills.kills(project_of(f"kills-{method}", method), count, random_)
 
 
-def damaging(seed: int) -> Iterator[Try]:
-    """Damaged unfinished work, artefacts read by hand, artefacts that DVC knows."""
-    project, random_ = project_of("damage", "cam"), random.Random(f"{seed} damage")
-    for kind in (damage.unfinished, damage.artefacts, damage.noticed_by_dvc):
-        yield from kind(project, random_)
+def damaging(name: str, seed: int) -> Iterator[Try]:
+    """Damage of one kind."""
+    return DAMAGING[name](project_of(f"damage-{name}", "cam"), random.Random(f"{seed} {name}"))
 
 
 def filling(seed: int) -> Iterator[Try]:

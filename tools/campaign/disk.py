@@ -42,7 +42,7 @@ def full_disks(project: Project, stages: list[str], random_: random.Random) -> I
     small = project.folder.with_name("small")
     small.mkdir()
     for stage in stages:
-        yield Try(f"disk full while {KINDS[stage]} are written", *fill(project, small, stage, libc, random_))
+        yield Try(f"disk full while writing {KINDS[stage]}", *fill(project, small, stage, libc, random_))
 
 
 def own_names() -> bool:

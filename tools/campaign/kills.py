@@ -18,6 +18,9 @@ SIGNALS = {"KILL": signal.SIGKILL, "TERM": signal.SIGTERM, "INT": signal.SIGINT}
 VICTIMS = ("stage", "DVC", "process group", "worker")
 """A worker loads images or makes masks for a stage; where there is none at the moment, the stage is killed."""
 
+WITH_WORKERS = ("train_classifier", "make_masks", "train_segmenter")
+"""Stages that have workers with every method."""
+
 STAGE_UNDER_DVC = 0.2
 """Share of the runs whose stage or worker is killed that DVC runs; the others run without it."""
 
@@ -50,12 +53,13 @@ class Moment:
 
 
 def kills(project: Project, count: int, random_: random.Random) -> Iterator[Try]:
-    """Kill stages of the project's method, each in turn from a random one on, and by all ways in turn."""
+    """Kill stages of the project's method in a random order, by all ways in turn."""
     ways = random_.sample(list(product(SIGNALS, VICTIMS)), len(SIGNALS) * len(VICTIMS))
     stages = random_.sample(project.stages[1:], len(project.stages) - 1)
     for number in range(count):
         signal_name, victim = ways[number % len(ways)]
-        yield kill(project, stages[number % len(stages)], signal_name, victim, random_)
+        some = [stage for stage in WITH_WORKERS if stage in stages] if victim == "worker" else stages
+        yield kill(project, some[number % len(some)], signal_name, victim, random_)
         project.restore()
 
 
@@ -65,7 +69,7 @@ def kill(project: Project, stage: str, name: str, victim: str, random_: random.R
     attempt = killed_under_dvc if under_dvc else killed_by_hand
     share, killed, wrong = 1.0, "", ""
     for _ in range(AGAIN):
-        early = random_.random() < EARLY
+        early = random_.random() < EARLY and victim != "worker"
         longest = START_UP if early and under_dvc else project.seconds[stage]
         moment = Moment(early, random_.uniform(0, longest * share))
         project.forget(stage)
@@ -93,11 +97,10 @@ def killed_by_hand(project: Project, stage: str, number: int, victim: str, momen
     found: list[str] = []
 
     def watch(process: int) -> bool:
-        if moment.reached(lambda: has_begun(project, stage)):
-            workers = children(process) if victim == "worker" else []
+        workers = children(process) if victim == "worker" else []
+        if reached := moment.reached(lambda: bool(workers) if victim == "worker" else has_begun(project, stage)):
             found.append(send(workers[-1] if workers else process, number, "worker" if workers else "stage"))
-            return True
-        return False
+        return reached
 
     forked(project.folder, stage.replace("@", " "), watch, workers=victim == "worker")
     return found[0] if found else ""

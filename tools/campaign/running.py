@@ -75,6 +75,7 @@ def _be(folder: Path, stage: str, log: Path) -> NoReturn:
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(output, 1)
     os.dup2(output, 2)
+    sys.stdout, sys.stderr = os.fdopen(1, "w", encoding="utf-8"), os.fdopen(2, "w", encoding="utf-8")
     status = 1
     try:
         os.chdir(folder)
