@@ -238,7 +238,7 @@ PARAMS: dict[str, tuple[Any, str]] = {
     "unknown method": (replaced("method: cam", "method: kam"), "method = 'kam'"),
     "batch of one for the segmentation network": (
         lambda text: "    epochs: preset\n    batch: 1".join(text.rsplit("    epochs: preset", 1)),
-        "which its batch normalisation needs",
+        "the batch normalisation of",
     ),
 }
 
