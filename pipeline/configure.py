@@ -26,6 +26,7 @@ def main() -> None:
     """Write the resolved configuration of every stage, and `runtime.json` and `code.json`, on which none depends."""
     params = load_params(Path("params.yaml"))
     check_weights(params)
+    check_saliency(params)
     for stage, config in stage_configs(params).items():
         write_json(CONFIG / f"{stage}.json", config)
     write_json(CONFIG / "runtime.json", runtime(params).model_dump())
@@ -47,6 +48,19 @@ def check_weights(params: Params) -> None:
             problems.append(f"{group}.weights = {weights}: {error}")
     if problems:
         raise UserError("initial weights are missing:\n" + listed(problems))
+
+
+def check_saliency(params: Params) -> None:
+    """Refuse a folder of saliency maps that is none; `prepare_data` looks at the maps.
+
+    Raises:
+        UserError: saying so.
+    """
+    folder = params.data.saliency
+    if folder is not None and not any(expanded(folder).glob("*.png")):
+        raise UserError(
+            f"data.saliency = {folder}: no such folder, or no PNG in it; give a folder of <id>.png, or none"
+        )
 
 
 def check_start(network: str, imagenet: str | None, weights: str) -> None:

@@ -47,6 +47,8 @@ def write_pseudo_masks(manifest: Manifest, config: MakeMasksConfig, runtime: Run
     """Make the pseudo masks that are not there yet, in a pool of processes, then put all of them into place."""
     from pipeline.run.resume import resume_folder  # PyTorch is not needed for true masks
 
+    if config.saliency is not None:
+        config.saliency.check_unchanged()
     config = config.model_copy(update={"bg_thresh": threshold_of(config.bg_thresh, INPUT)})
     with resume_folder("make_masks", config, [INPUT, PREPARED / "manifest.csv", PREPARED / "classes.json"]) as folder:
         paths = {record.id: folder / "masks" / f"{record.id}.png" for record in manifest.records}

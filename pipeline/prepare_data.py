@@ -21,10 +21,11 @@ from pipeline.data.ground_truth import known_labels, read_png
 from pipeline.data.images import read_image
 from pipeline.data.manifest import PREPARED, Manifest, Record, save_ground_truth, save_manifest
 from pipeline.data.packed_masks import pack_drawn
+from pipeline.data.saliency import saliency_problems
 from pipeline.data.sources.source import SPLITS, PrepareDataConfig, Source, data_root
 from pipeline.data.tune import set_apart, validated_on_tune
 from pipeline.run.errors import UserError, listed
-from pipeline.run.files import inside, new_folder, sha256, write_json
+from pipeline.run.files import expanded, inside, new_folder, sha256, write_json
 from pipeline.run.stage import run_light_stage
 from pipeline.run.told import Runtime, told
 
@@ -47,7 +48,7 @@ def main(runtime: Runtime) -> None:
     records = [*split_records(source, config), *(record for record in source.records if record.split == "test")]
     checked, problems = check_images(root, records, config.max_megapixels, runtime.workers)
     hashes, wrong = check_masks(root, source, checked, runtime.workers)
-    problems = [*source.problems, *problems, *wrong]
+    problems = [*source.problems, *problems, *wrong, *check_saliency(checked, config, runtime.workers)]
     problems = problems or _unusable(records, source.classes, config)
     if problems:
         raise UserError(f"data.name = {config.name}: the data cannot be used as they are:\n{listed(problems)}")
@@ -148,6 +149,14 @@ def check_masks(root: Path, source: Source, records: list[Record], workers: int)
         files = sorted({source.masks[record.id] for record in masked}) if not problems else []
         hashes = dict(zip(files, pool.map(lambda file: sha256(root / file), files), strict=True))
     return hashes, problems
+
+
+def check_saliency(records: list[Record], config: PrepareDataConfig, workers: int) -> list[str]:
+    """Read the saliency map of every training photograph once; one line for each that cannot be used."""
+    if config.saliency is None:
+        return []
+    training = [record for record in records if record.split == "train"]
+    return saliency_problems(expanded(config.saliency.folder), training, workers)
 
 
 def draw_masks(source: Source, records: list[Record], workers: int) -> tuple[dict[str, str], dict[str, str]]:

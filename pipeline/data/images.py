@@ -106,6 +106,13 @@ def resize_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.
     return np.ascontiguousarray(resized.permute(1, 2, 0).numpy())
 
 
+def resize_grey(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Values (H, W) at another size (height, width), bilinear, with antialiasing."""
+    if values.shape == size:
+        return values
+    return np.array(Image.fromarray(values, mode="F").resize(size[::-1], Image.Resampling.BILINEAR))
+
+
 def resize_labels(labels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     """Labels (H, W) at another size (height, width), each pixel from the nearest pixel centre."""
     if labels.shape == size:
