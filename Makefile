@@ -64,7 +64,7 @@ bench-crf: setup  ## CRF: two labellings in one field beside separate runs
 bench-attention: setup  ## TransCAM: peak memory by how attention is kept, beside stacking it
 	python -m tools.bench_attention
 
-paper-check: setup  ## every paper preset, whole, on a CPU: three steps of each training, tiny crops, six drawn scenes
+paper-check: setup  ## every paper preset, whole, on a CPU: three steps of each training, as for VOC and COCO
 	python -m tools.paper_check
 
 complexity: setup  ## ToCo and the dual branch: parameters, multiply-adds, what one encoding of every view saves

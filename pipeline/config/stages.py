@@ -250,7 +250,7 @@ def _protocols(params: Params, saliency: Json) -> dict[str, Json]:
     segmenter = {"network": p["segmenter"]["network"]}
     if segmenter_network(params.segmenter.network) is not None:
         segmenter |= {"initial_weights": stated_weights(params.segmenter.weights), "loss": params.segmenter.loss}
-    segmenter |= {key: p["predict"][key] for key in ("scales", "flip", "fusion")}
+    segmenter |= {key: p["predict"][key] for key in ("long_side", "square", "scales", "flip", "fusion")}
     segmenter |= _stated_crf(params, p["predict"]["crf"], p["predict"]["crf_iterations"])
     groups = params.localizer.told().get("groups", {})
     protocols = {

@@ -120,6 +120,22 @@ def resize_labels(labels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[n
     return np.array(Image.fromarray(labels).resize(size[::-1], Image.Resampling.NEAREST))
 
 
+def view_size(size: tuple[int, int], scale: float, long_side: int | None, square: bool) -> tuple[int, int]:
+    """Height and width of the view of a photograph at a scale.
+
+    Args:
+        size: of the photograph.
+        scale: factor on the view's sides.
+        long_side: the longer side at scale 1; None: the photograph's own.
+        square: the view is a square of that side.
+    """
+    side = long_side or max(size)
+    if square:
+        return (max(SMALLEST_SIDE, round(side * scale)),) * 2
+    height, width = scaled_size(size, side)
+    return scaled_size((height, width), max(height, width) * scale, SMALLEST_SIDE)
+
+
 def scaled_size(size: tuple[int, int], long_side: float | None, smallest: int = 1) -> tuple[int, int]:
     """Height and width with the longer side `long_side` (None: unchanged) and no side below `smallest`."""
     factor = 1.0 if long_side is None else long_side / max(size)

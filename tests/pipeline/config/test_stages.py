@@ -227,7 +227,7 @@ def test_masks_are_told_of_what_makes_them_alone() -> None:
 def test_other_scales_of_the_predictions_train_nothing() -> None:
     told = {"predict", "evaluate_segmenter", "report"}
     assert changed_stages(predict__scales=[1.0, 1.5]) == changed_stages(predict__crf="deeplab") == told
-    assert changed_stages(predict__long_side=320) == {"predict", "report"}
+    assert changed_stages(predict__long_side=320) == changed_stages(predict__square=True) == told
 
 
 def test_true_masks_are_said_to_come_of_no_threshold_and_no_crf() -> None:
