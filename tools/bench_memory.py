@@ -74,7 +74,8 @@ def main() -> None:
     parser.add_argument("--one", nargs=2, help="this setting alone, in this process; prints JSON")
     arguments = parser.parse_args()
     if arguments.one:
-        print(json.dumps(measure(*arguments.one, arguments.steps)))
+        fill, freed = arguments.one
+        print(json.dumps(measure(fill, freed, arguments.steps)))
         return
     found = {name: in_a_process(*setting, arguments.steps) for name, setting in SETTINGS.items()}
     for name, row in found.items():
