@@ -93,7 +93,7 @@ def test_both_samplers_learn_and_the_classifier_stays(trainings: Trainings, kern
     assert network.expansion.branch.weight.any() and network.shrinkage.branch.weight.any()
     assert (network.expansion.weight is None) == (kernel == "dirac")
     about = read_json(trained.folder / LOCALIZER / "network.json", "")
-    assert about["form"] == {"kernel": kernel, "reach": 0.5, "clip": "quantile", "clip_level": 0.8}
+    assert about["form"] == {"kernel": kernel, "reach": 0.5, "clip": "quantile", "clip_level": 0.9}
 
 
 def test_history_has_the_terms_of_both_samplers(trainings: Trainings) -> None:
