@@ -5,7 +5,7 @@ METHOD ?= cam
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help setup repro test quick lint smoke instrument knobs cards status experiments bench-walk bench-crf bench-attention complexity paper-check gpu-check clean
+.PHONY: help setup repro test quick lint smoke instrument campaign knobs cards status experiments bench-walk bench-crf bench-attention bench-memory complexity paper-check gpu-check clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -48,6 +48,9 @@ smoke: setup  ## the whole chain through DVC on a dozen scenes, in a copy: make 
 instrument: setup  ## what scenes and compact profile can tell apart: make instrument DRAWING=7 METHODS="cam supervised"
 	@python -m tools.instrument $(if $(DRAWING),--drawings $(DRAWING)) $(if $(METHODS),--methods $(METHODS))
 
+campaign: setup  ## kills, full disks, damage, bad inputs, two runs at once: half an hour; make campaign TASKS="kills-cam inputs"
+	python -m tools.campaign $(TASKS)
+
 cards: setup  ## fill the tables of docs/: knobs as declared, settings of the paper profile
 	python -m tools.cards
 	python -m tools.paper_settings
@@ -61,7 +64,10 @@ bench-crf: setup  ## CRF: two labellings in one field beside separate runs
 bench-attention: setup  ## TransCAM: peak memory by how attention is kept, beside stacking it
 	python -m tools.bench_attention
 
-paper-check: setup  ## every paper preset, whole, on a CPU: three steps of each training, tiny crops, six drawn scenes
+bench-memory: setup  ## training: CPU seconds of a step by what the allocator is told
+	python -m tools.bench_memory
+
+paper-check: setup  ## every paper preset, whole, on a CPU: three steps of each training, as for VOC and COCO
 	python -m tools.paper_check
 
 complexity: setup  ## ToCo and the dual branch: parameters, multiply-adds, what one encoding of every view saves
@@ -72,3 +78,4 @@ gpu-check: setup  ## paper presets and networks on this machine's device: second
 
 clean:  ## remove what a killed run left behind
 	rm -rf .resume .smoke
+	find data metrics -name '.*.unfinished*' -prune -exec rm -rf {} +

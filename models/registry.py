@@ -111,6 +111,7 @@ class Method(NamedTuple):
         groups: the groups of knobs below `localizer` that it reads.
         classifier: what it starts from: any classifier, one with or without attention; none trains all at once.
         earlier: names of the maps of earlier blocks or samplers that its network gives besides its own.
+        saliency: it reads saliency maps where there are some.
     """
 
     task: str
@@ -119,6 +120,7 @@ class Method(NamedTuple):
     classifier: Literal["any", "attention", "convolution", "none"] = "any"
     earlier: tuple[str, ...] = ()
     at: str | None = None
+    saliency: bool = False
 
     @property
     def one_stage(self) -> bool:
@@ -140,6 +142,7 @@ METHODS = {
         "convolution",
         earlier=("baseline", "expansion"),
         at="models.esol.network:EsolNetwork",
+        saliency=True,
     ),
 }
 """Second trainings; without one (`none`) the classifier is the localizer."""

@@ -18,7 +18,7 @@ from models.localizer import Localizer
 
 Batch = dict[str, Any]
 Terms = dict[str, Tensor]
-Views = Literal["tagged", "labelled", "three"]
+Views = Literal["tagged", "labelled", "three", "salient"]
 K = TypeVar("K", bound=MethodKnobs)
 
 
@@ -80,7 +80,7 @@ class Task:
         parts: what learns; a parameter belongs to the last part that has it.
         name: of its checkpoints, where a method has several trainings; its seed depends on it.
         views: what it learns from: `tagged` views with tags; `labelled` ones with pixel labels too; `three` views of
-            each photograph (token contrast).
+            each photograph (token contrast); `salient` ones with saliency too.
         static_labels: how the pixel labels of `labelled` views are made from the classifier's maps; None: it makes
             labels of its own, and those of the views say only what is photograph and what is padding.
         partial: steps may leave out some of what learns, which several processes must know.
@@ -147,6 +147,7 @@ class Start:
         classifier_state: gives its weights.
         load_pretrained: loads initial weights into a network or trunk, given the name of the trunk and the knob
             `weights`.
+        saliency: whether there are saliency maps.
     """
 
     groups: Mapping[str, Any]
@@ -156,6 +157,7 @@ class Start:
     classifier: Mapping[str, Any]
     classifier_state: Callable[[], Mapping[str, Tensor]]
     load_pretrained: Callable[[Pretrained, str, str], None]
+    saliency: bool = False
 
     def knobs(self, name: str, group: type[K]) -> K:
         """A group of knobs, checked."""

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from pipeline.config.load import load_params
 from pipeline.config.params import Params
-from pipeline.config.stages import initial_weights, is_file, runtime, stage_configs
+from pipeline.config.stages import code_records, initial_weights, is_file, runtime, stage_configs
 from pipeline.run.errors import UserError, listed
 from pipeline.run.files import expanded, write_json
+from pipeline.run.source import RECORDS
 from pipeline.run.stage import run_stage
 from pipeline.run.told import CONFIG
 
@@ -22,12 +23,14 @@ INSTALLED = "package:"
 
 
 def main() -> None:
-    """Write the resolved configuration of every stage, and `runtime.json`, on which no stage depends."""
+    """Write the resolved configuration of every stage, and `runtime.json` and `code.json`, on which none depends."""
     params = load_params(Path("params.yaml"))
     check_weights(params)
+    check_saliency(params)
     for stage, config in stage_configs(params).items():
         write_json(CONFIG / f"{stage}.json", config)
     write_json(CONFIG / "runtime.json", runtime(params).model_dump())
+    write_json(RECORDS, code_records(params))
 
 
 def check_weights(params: Params) -> None:
@@ -45,6 +48,19 @@ def check_weights(params: Params) -> None:
             problems.append(f"{group}.weights = {weights}: {error}")
     if problems:
         raise UserError("initial weights are missing:\n" + listed(problems))
+
+
+def check_saliency(params: Params) -> None:
+    """Refuse a folder of saliency maps that is none; `prepare_data` looks at the maps.
+
+    Raises:
+        UserError: saying so.
+    """
+    folder = params.data.saliency
+    if folder is not None and not any(expanded(folder).glob("*.png")):
+        raise UserError(
+            f"data.saliency = {folder}: no such folder, or no PNG in it; give a folder of <id>.png, or none"
+        )
 
 
 def check_start(network: str, imagenet: str | None, weights: str) -> None:

@@ -141,6 +141,8 @@ def masks_by_threshold(
     """Scores of masks at several background thresholds, on a sample of the photographs that are reported."""
     from pipeline.scoring.mask_curve import mask_curve  # PyTorch is not needed for masks that are there
 
+    if rules.saliency is not None:
+        rules.saliency.check_unchanged()
     return mask_curve(Path("data") / artefact, truth, truth.known(truth.reported(manifest)), rules, workers)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from models.labels import IGNORE
 from pipeline.config.masks import BackgroundThreshold, MaskRules
 from pipeline.data.manifest import PREPARED, Manifest, Record, load_manifest
-from pipeline.data.masks import read_mask, write_mask
+from pipeline.data.masks import read_mask, whole, write_mask
 from pipeline.maps.background import Threshold, confident_channels
 from pipeline.maps.background_found import threshold_of
 from pipeline.maps.labellings import labels_at
@@ -47,10 +47,12 @@ def write_pseudo_masks(manifest: Manifest, config: MakeMasksConfig, runtime: Run
     """Make the pseudo masks that are not there yet, in a pool of processes, then put all of them into place."""
     from pipeline.run.resume import resume_folder  # PyTorch is not needed for true masks
 
+    if config.saliency is not None:
+        config.saliency.check_unchanged()
     config = config.model_copy(update={"bg_thresh": threshold_of(config.bg_thresh, INPUT)})
     with resume_folder("make_masks", config, [INPUT, PREPARED / "manifest.csv", PREPARED / "classes.json"]) as folder:
         paths = {record.id: folder / "masks" / f"{record.id}.png" for record in manifest.records}
-        missing = [record for record in manifest.records if not paths[record.id].exists()]
+        missing = [record for record in manifest.records if not whole(paths[record.id])]
         job = partial(make_mask, config=config, root=runtime.folder, output=folder / "masks")
         map_photographs(job, INPUT, missing, "masks", runtime.workers)
         for path in paths.values():

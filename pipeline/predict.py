@@ -22,9 +22,9 @@ from models.segmenters.knobs import PredictKnobs
 from models.segmenters.predictions import predict
 from models.segmenters.segmenter import Segmenter
 from pipeline.data.dataset import resized_view
-from pipeline.data.images import SMALLEST_SIDE, scaled_size
+from pipeline.data.images import view_size
 from pipeline.data.manifest import MANIFEST, PREPARED, TEST, Manifest, Record, load_manifest, load_test
-from pipeline.data.masks import write_mask
+from pipeline.data.masks import whole, write_mask
 from pipeline.data.photographs import Photographs
 from pipeline.maps.background import hard_channels
 from pipeline.maps.crf import dense_crf, softmax_energies
@@ -87,7 +87,7 @@ def predict_split(
     photographs = Photographs(manifest, machine.root)
     mine = manifest.records[rank() :: world_size()]
     for record in tqdm(mine, desc="predictions", disable=None):
-        if not (path := output / f"{record.id}.png").exists():
+        if not whole(path := output / f"{record.id}.png"):
             write_mask(path, predicted_labels(network, photographs.read(record), record, config, machine))
 
 
@@ -95,10 +95,9 @@ def predicted_labels(
     network: Segmenter, image: Labels, record: Record, config: PredictConfig, machine: Machine
 ) -> Labels:
     """The prediction (H, W) for one photograph: scales, mirror images and CRF as the knobs say."""
-    height, width = scaled_size(record.size, config.long_side)
     views = []
     for scale in config.scales:
-        size = scaled_size((height, width), max(height, width) * scale, SMALLEST_SIDE)
+        size = view_size(record.size, scale, config.long_side, config.square)
         views.append(resized_view(image, size, (network.mean, network.std)).to(machine.device))
     with machine.autocast():
         probabilities = predict(network, views, record.size, config.fusion, config.flip).float().cpu().numpy()

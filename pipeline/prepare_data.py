@@ -16,18 +16,24 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from models.labels import IGNORE
 from pipeline.data.ground_truth import known_labels, read_png
 from pipeline.data.images import read_image
 from pipeline.data.manifest import PREPARED, Manifest, Record, save_ground_truth, save_manifest
 from pipeline.data.packed_masks import pack_drawn
+from pipeline.data.saliency import saliency_problems
 from pipeline.data.sources.source import SPLITS, PrepareDataConfig, Source, data_root
 from pipeline.data.tune import set_apart, validated_on_tune
 from pipeline.run.errors import UserError, listed
-from pipeline.run.files import inside, new_folder, sha256, write_json
+from pipeline.run.files import expanded, inside, new_folder, sha256, write_json
 from pipeline.run.stage import run_light_stage
 from pipeline.run.told import Runtime, told
 
 MASKS = "masks"
+BINARY_MASKS = (
+    "all {count} masks hold 0 and 255 alone, such as {some}; 255 is void here: write the number of the class for its "
+    "pixels (1 for the first)"
+)
 MOST_CLASSES = 254  # masks are 8 bits: 0 is background, 255 is ignored
 
 
@@ -42,7 +48,7 @@ def main(runtime: Runtime) -> None:
     records = [*split_records(source, config), *(record for record in source.records if record.split == "test")]
     checked, problems = check_images(root, records, config.max_megapixels, runtime.workers)
     hashes, wrong = check_masks(root, source, checked, runtime.workers)
-    problems = [*source.problems, *problems, *wrong]
+    problems = [*source.problems, *problems, *wrong, *check_saliency(checked, config, runtime.workers)]
     problems = problems or _unusable(records, source.classes, config)
     if problems:
         raise UserError(f"data.name = {config.name}: the data cannot be used as they are:\n{listed(problems)}")
@@ -126,20 +132,31 @@ def check_masks(root: Path, source: Source, records: list[Record], workers: int)
     masked = [record for record in records if record.id in source.masks]
     label_map = None if source.label_map is None else np.array(source.label_map, dtype=np.uint8)
 
-    def problem(record: Record) -> str | None:
+    def labels(record: Record) -> set[int] | str:
         try:
             path = inside(root, source.masks[record.id])
-            known_labels(path, read_png(path, record), label_map, len(source.classes))
+            found = known_labels(path, read_png(path, record), label_map, len(source.classes))
         except UserError as error:
             return str(error)
-        return None
+        return {*np.unique(found).tolist()}
 
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        bar = tqdm(pool.map(problem, masked), total=len(masked), desc="masks", unit="mask", disable=None)
-        problems = [found for found in bar if found is not None]
+        bar = tqdm(pool.map(labels, masked), total=len(masked), desc="masks", unit="mask", disable=None)
+        found = list(bar)
+        problems = [one for one in found if isinstance(one, str)]
+        if not problems and {IGNORE} <= set[int]().union(*found) <= {0, IGNORE}:
+            problems.append(BINARY_MASKS.format(count=len(masked), some=source.masks[masked[0].id]))
         files = sorted({source.masks[record.id] for record in masked}) if not problems else []
         hashes = dict(zip(files, pool.map(lambda file: sha256(root / file), files), strict=True))
     return hashes, problems
+
+
+def check_saliency(records: list[Record], config: PrepareDataConfig, workers: int) -> list[str]:
+    """Read the saliency map of every training photograph once; one line for each that cannot be used."""
+    if config.saliency is None:
+        return []
+    training = [record for record in records if record.split == "train"]
+    return saliency_problems(expanded(config.saliency.folder), training, workers)
 
 
 def draw_masks(source: Source, records: list[Record], workers: int) -> tuple[dict[str, str], dict[str, str]]:
@@ -167,7 +184,7 @@ def _unusable(records: list[Record], classes: list[str], config: PrepareDataConf
         problems.append("no train image has a tag of any class, so there is nothing to learn from")
     if len(classes) > MOST_CLASSES:
         problems.append(f"{len(classes)} classes, but masks hold {MOST_CLASSES}; choose some with data.classes")
-    if "background" in classes:
+    if any(name.casefold() == "background" for name in classes):
         problems.append("a class is named background, which is what pixels of no class are called; rename the tag")
     return problems
 

@@ -79,7 +79,8 @@ def main(machine: Machine) -> None:
             scores["protocol"] |= config.protocol
             with new_folder(OUTPUT) as output:
                 save_network(output, network, description)
-            save_history(PLOTS, history)
+            with new_folder(PLOTS) as plots:
+                save_history(plots, history)
             write_scores(METRICS, "classifier", scores | {"code": {"train_classifier": config.code}})
 
 

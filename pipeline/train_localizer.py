@@ -21,10 +21,11 @@ from models.registry import BACKBONES, ENCODERS, METHODS
 from models.task import LocalizerTask, Start
 from pipeline.config.cams import CamsKnobs
 from pipeline.data.augment import size_range
-from pipeline.data.dataset import LabelledViews, TaggedViews, resized_view
+from pipeline.data.dataset import LabelledViews, SalientViews, TaggedViews, resized_view
 from pipeline.data.images import SMALLEST_SIDE, resize_image, scaled_size
 from pipeline.data.manifest import PREPARED, Manifest, load_manifest
 from pipeline.data.photographs import Photographs
+from pipeline.data.saliency import SaliencyFiles
 from pipeline.data.three_views import ThreeViews
 from pipeline.maps.confident_labels import ConfidencePair, write_labels
 from pipeline.maps.extraction import extend_store
@@ -40,7 +41,7 @@ from pipeline.training.weights import load_initial, load_network, save_network
 
 CLASSIFIER, OUTPUT, PLOTS = Path("data/classifier"), Path("data/localizer"), Path("metrics/plots/localizer_training")
 HISTORY = "history.json"
-VIEWS = {"tagged": TaggedViews, "labelled": LabelledViews, "three": ThreeViews}
+VIEWS = {"tagged": TaggedViews, "labelled": LabelledViews, "three": ThreeViews, "salient": SalientViews}
 
 
 class TrainLocalizerConfig(TrainingTold, InferenceTold, CrfTold):
@@ -50,6 +51,7 @@ class TrainLocalizerConfig(TrainingTold, InferenceTold, CrfTold):
         network: the method, or none.
         groups: the knobs of the method by group; the method's task checks them.
         cams: of maps, for methods that make some while they train.
+        saliency: maps of the training photographs, for methods that read some.
     """
 
     network: str
@@ -57,11 +59,14 @@ class TrainLocalizerConfig(TrainingTold, InferenceTold, CrfTold):
     augmentation: Augmentation | None = None
     groups: dict[str, Any] | None = None
     cams: CamsKnobs | None = None
+    saliency: SaliencyFiles | None = None
 
 
 def main(machine: Machine) -> None:
     """Run the method's trainings; the result in `<resume folder>/result` goes into place."""
     config = told("train_localizer", TrainLocalizerConfig)
+    if config.saliency is not None:
+        config.saliency.check_unchanged()
     inputs = [CLASSIFIER, PREPARED / "manifest.csv", PREPARED / "classes.json"]
     with resume_folder("train_localizer", config, inputs) as folder:
         history = train(config, folder, machine) if config.network in METHODS else pass_classifier(folder)
@@ -75,9 +80,10 @@ def main(machine: Machine) -> None:
 
 
 def pass_classifier(folder: Path) -> History:
-    """The classifier is the localizer."""
+    """The classifier is the localizer; one that is damaged is not handed on."""
     result = folder / "result"
     if rank() == 0:
+        load_network(CLASSIFIER, "train_classifier")
         shutil.rmtree(result, ignore_errors=True)
         shutil.copytree(CLASSIFIER, result)
     return []
@@ -129,6 +135,7 @@ def start_of(config: TrainLocalizerConfig, manifest: Manifest) -> Start:
         load_pretrained=lambda network, name, weights: load_initial(
             network, name, weights, trunks[name].imagenet, config.weights_sha256
         ),
+        saliency=config.saliency is not None,
     )
 
 
@@ -138,10 +145,12 @@ def run_task(
     """One training, with its views and labels; it continues where a killed run stopped."""
     assert config.optimisation is not None and config.augmentation is not None
     backbone = task.result()[0].backbone
-    masks = {}
+    beside: dict[str, Any] = {}
     if task.static_labels is not None:
-        masks = {"masks": static_labels(task, config, manifest, folder, machine)}
-    views = VIEWS[task.views](manifest, machine.root, config.augmentation, (backbone.mean, backbone.std), **masks)
+        beside = {"masks": static_labels(task, config, manifest, folder, machine)}
+    if task.views == "salient":
+        beside = {"saliency": config.saliency}
+    views = VIEWS[task.views](manifest, machine.root, config.augmentation, (backbone.mean, backbone.std), **beside)
     viewer = machine.computing_in(config.inference_precision)
     tracked = Manifest(manifest.records[: task.track], manifest.classes)
 

@@ -74,7 +74,8 @@ def train(chosen: Network, manifest: Manifest, config: TrainSegmenterConfig, fol
     task = SegmenterTask(network, config.optimisation, config.loss)
     history = fit(task, views, config.optimisation, config.seed, folder, machine)
     if rank() == 0:
-        save_network(folder / "network", network, description)
+        with new_folder(folder / "network") as output:
+            save_network(output, network, description)
     barrier()
     return history
 

@@ -27,10 +27,10 @@ from models.propagation.rules.adcam import RULE, Knobs, attended, conservative
 from pipeline.config.cams import CamsKnobs
 from pipeline.data.dataset import resized_view
 from pipeline.data.ground_truth import GroundTruth
+from pipeline.data.images import view_size
 from pipeline.data.manifest import load_manifest
 from pipeline.data.photographs import Photographs
 from pipeline.extract_cams import LOCALIZER, ExtractCamsConfig
-from pipeline.maps.extraction import view_size
 from pipeline.run.errors import UserError
 from pipeline.run.files import write_text
 from pipeline.run.stage import run_stage
@@ -91,7 +91,7 @@ def intakes(rules: Sequence[str], most: int) -> dict[str, tuple[float, float]]:
     truth, photographs = GroundTruth(manifest, root), Photographs(manifest, root)
     found: dict[str, list[tuple[float, float]]] = {text: [] for text in rules}
     for record in tqdm(truth.known(manifest)[:most], desc="intake", disable=None):
-        size = view_size(record.size, 1.0, config)
+        size = view_size(record.size, 1.0, config.long_side, config.square)
         view = resized_view(photographs.read(record), size, (network.backbone.mean, network.backbone.std))
         attention, grid = patch_attention(network, view)
         labels = cv2.resize(truth.read(record), (grid[1], grid[0]), interpolation=cv2.INTER_NEAREST)

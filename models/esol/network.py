@@ -164,29 +164,37 @@ def inverse_tag_loss(logits: Tensor, tags: Tensor, knobs: EsolLossKnobs) -> Tens
     return -(terms.clamp(max=knobs.ceiling) * kept).sum() / kept.sum().clamp(min=1)
 
 
-def area_loss(maps: Tensor, tags: Tensor, knobs: EsolLossKnobs) -> Tensor:
+def area_loss(maps: Tensor, tags: Tensor, knobs: EsolLossKnobs, saliency: Tensor | None = None) -> Tensor:
     """The share of the grid that the present classes cover, softly counted.
 
     Args:
         maps: (B, classes, h, w), before ReLU.
         tags: (B, classes) of 0 and 1.
         knobs: how cells are counted.
+        saliency: (B, H, W) in [0, 1] of the views; a cell counts by how little salient it is, so that shrinkage lets
+            go of the background alone.
 
     Returns:
         0-d, in [0, 1]: the mean over present classes; 0 without any.
 
-    Source: an area loss is `published`; its formula is `reconstructed`.
+    Source: an area loss, and that saliency maps may supervise, are `published`; the formulas are `reconstructed`.
     """
     maps = maps.float()
     if knobs.area == "sigmoid":
         covered = maps.sigmoid()
     else:
         covered = maps.relu() / (maps.relu().amax((2, 3), keepdim=True) + EPSILON)
+    if saliency is not None:
+        covered = covered * (1 - functional.adaptive_avg_pool2d(saliency[:, None], (maps.shape[2], maps.shape[3])))
     return (covered.mean((2, 3)) * tags).sum() / tags.sum().clamp(min=1)
 
 
 def esol_loss(
-    outputs: SamplerOutputs, tags: Tensor, which: SamplerName, knobs: EsolLossKnobs
+    outputs: SamplerOutputs,
+    tags: Tensor,
+    which: SamplerName,
+    knobs: EsolLossKnobs,
+    saliency: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss of a sampler, and its terms.
 
@@ -198,6 +206,7 @@ def esol_loss(
         tags: (B, classes) of 0 and 1.
         which: the sampler.
         knobs: weights and forms.
+        saliency: (B, H, W) in [0, 1] for the area loss, where there are saliency maps.
 
     Source: `published`; weights and forms `reconstructed`.
     """
@@ -206,7 +215,7 @@ def esol_loss(
         inverse = inverse_tag_loss(logits, tags, knobs)
         total, terms = knobs.inverse_weight * inverse, {"inverse": inverse}
     else:
-        classification, area = tag_loss(logits, tags), area_loss(outputs.maps, tags, knobs)
+        classification, area = tag_loss(logits, tags), area_loss(outputs.maps, tags, knobs, saliency)
         total, terms = classification + knobs.area_weight * area, {"tags": classification, "area": area}
     if outputs.fitted is not None:
         fitted = tag_loss(outputs.fitted, tags)

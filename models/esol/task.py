@@ -42,10 +42,14 @@ class SamplerTask(LocalizerTask):
         super().__init__(network, [Part(network, network.get_submodule(f"{name}.branch"), start.rates)])
         self.own, self.sampler, self.knobs, self.description = network, name, knobs, description
         self.name = name
+        if start.saliency and name == "shrinkage":
+            self.views = "salient"
 
     def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Terms]:
         """The losses of the sampler."""
-        return esol_loss(network(batch["image"], self.sampler), batch["tags"], self.sampler, self.knobs)
+        return esol_loss(
+            network(batch["image"], self.sampler), batch["tags"], self.sampler, self.knobs, batch.get("saliency")
+        )
 
     def result(self) -> tuple[Localizer, dict[str, Any]]:
         """The classifier with both samplers."""

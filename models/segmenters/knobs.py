@@ -62,13 +62,15 @@ class PredictKnobs(Knobs):
     """How the trained network predicts."""
 
     long_side: Annotated[Side | None, Maybe] = knob(None, "longer side at scale 1; none: the photograph's own")
+    square: bool = knob(False, "true: views are squares, as ToCo has them on COCO")
     scales: Scales = knob([0.75, 1.0, 1.25], "scales whose predictions are merged")
     flip: bool = knob(True, "true: each scale is joined by its mirror image")
-    fusion: Literal["mean", "logits", "max", "toco"] = knob(
+    fusion: Literal["mean", "logits", "max", "toco", "toco_coco"] = knob(
         "mean",
         "of scales and mirror images: mean (of probabilities), logits (their mean, then softmax: DeepLab-v1 on "
         "ResNet-38, released), max (largest probability of the scales: MCTformer, released), toco (largest logits of "
-        "the scales, each the sum of both mirror images: ToCo, released)",
+        "the scales, each the sum of both mirror images: ToCo, released, VOC), toco_coco (the sum of logits of the "
+        "scales, each the largest of both mirror images: ToCo, released, COCO)",
     )
     crf: Annotated[KernelName | None, Maybe] = knob(None, "kernels of the CRF on predictions, or none")
     crf_iterations: Annotated[Count | None, Maybe] = knob(None, "of that CRF; none: as the kernels' paper has them")

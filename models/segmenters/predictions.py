@@ -18,11 +18,13 @@ class Prediction(NamedTuple):
         softmax: when logits become probabilities: `first`, `placed` (once a scale has the result's size), `last`.
         merge: the values of two scales to one.
         shared: what each scale's sum of mirror images is divided by, given their number and that of the scales.
+        mirrors: the values of both mirror images to one.
     """
 
     softmax: Literal["first", "placed", "last"]
     merge: Callable[[Tensor, Tensor], Tensor]
     shared: Callable[[int, int], int]
+    mirrors: Callable[[Tensor, Tensor], Tensor] = torch.add
 
 
 PREDICTIONS = {
@@ -30,6 +32,7 @@ PREDICTIONS = {
     "logits": Prediction("last", torch.add, lambda mirrors, scales: mirrors * scales),
     "max": Prediction("placed", torch.maximum, lambda mirrors, scales: mirrors),
     "toco": Prediction("last", torch.maximum, lambda mirrors, scales: 1),
+    "toco_coco": Prediction("last", torch.add, lambda mirrors, scales: 1, torch.maximum),
 }
 """By the names of the knob `predict.fusion`, which says what each does and whose it is."""
 
@@ -55,7 +58,7 @@ def predict(
     def placed(view: Tensor) -> Tensor:
         logits = network(torch.stack([view, view.flip(2)] if flip else [view])).float()
         values = logits.softmax(1) if rule.softmax == "first" else logits
-        merged = values[:1] + values[1:].flip(3) if flip else values
+        merged = rule.mirrors(values[:1], values[1:].flip(3)) if flip else values
         merged = merged / rule.shared(len(values), len(views))
         resized = functional.interpolate(merged, size, mode="bilinear", align_corners=False)[0]
         return resized.softmax(0) if rule.softmax == "placed" else resized

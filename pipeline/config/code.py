@@ -13,7 +13,6 @@ import re
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("models", "pipeline")
@@ -23,14 +22,14 @@ TEMPLATES = "*.j2"
 LENGTH = 16
 
 
-def code_digest(module: str, entries: Iterable[Any] = ()) -> str:
+def code_digest(module: str, chosen: Iterable[str] = ()) -> str:
     """The digest of a stage's code.
 
     Args:
         module: of the stage.
-        entries: what the configuration chooses: names of modules, and entries of the tables in `models.registry`.
+        chosen: what the configuration chooses, written out: modules, and entries of the tables in `models.registry`.
     """
-    chosen = [repr(entry) for entry in entries]
+    chosen = list(chosen)
     total = hashlib.sha256("\n".join(chosen).encode())
     for path in sorted(imported([module, *MODULE.findall(" ".join(chosen))])):
         digest = _digest(path.read_text(encoding="utf-8"), path.suffix)

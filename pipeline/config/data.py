@@ -68,6 +68,11 @@ class DataKnobs(Knobs):
     )
     limit: Annotated[Count | None, Maybe] = knob(None, "at most this many images of each split")
     max_megapixels: Positive = knob(60.0, "larger images are refused before they are decoded")
+    saliency: Annotated[Name | None, Maybe] = knob(
+        None,
+        "none, or a folder of saliency maps: for each training photograph a grey PNG <id>.png of its size, from 0 "
+        "(background) to 255 (object); they compete as background in masks and weigh ESOL's area loss (I+S)",
+    )
     tune: Annotated[float, Field(ge=0, le=0.9), Number] = knob(
         0.0, "share of the training photographs on which masks may choose something; no reported number is of them"
     )

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from models.knobs import Count, CrfReference, KernelName, Knobs, Maybe, Number, OneOf, Share, Shares, WorkingSide, knob
+from pipeline.data.saliency import SaliencyFiles
 from pipeline.maps.background_rules import RULES
 
 BackgroundThreshold = Annotated[Share | Annotated[str, OneOf(RULES)] | None, Maybe]
@@ -54,3 +55,4 @@ class MaskRules(MasksKnobs):
     """All that masks are made by but the background threshold."""
 
     crf_reference: CrfReference = None
+    saliency: SaliencyFiles | None = None

@@ -9,10 +9,13 @@ from models.registry import AFFINITIES, BACKBONES, CLASSIFIERS, ENCODERS, NETWOR
 from pipeline.config.code import code_digest
 from pipeline.config.params import Params
 from pipeline.config.pixel_labels import pixel_labels
+from pipeline.data.saliency import folder_hash
 from pipeline.run.files import expanded, sha256
 from pipeline.run.told import Runtime
 from pipeline.scoring.artefacts import EVALUATED
 
+WITH_SALIENCY = "I+S"
+"""Image tags and saliency maps, in the field's words; image tags alone are I."""
 TO_LOCALIZER = ("prepare_data", "train_classifier", "train_localizer")
 TO_SEEDS = (*TO_LOCALIZER, "extract_cams")
 TO_REFINED = (*TO_SEEDS, "train_affinity", "refine_cams")
@@ -26,6 +29,7 @@ UPSTREAM = {
 }
 """The stages that an artefact is made by."""
 
+
 SCORED = tuple(f"evaluate_{name}" for name in EVALUATED)
 Json = dict[str, Any]
 
@@ -33,25 +37,33 @@ Json = dict[str, Any]
 def stage_configs(params: Params) -> dict[str, Json]:
     """What every stage is told, by the name of its file below `data/config`."""
     told = _knobs(params)
-    entries = stage_entries(params)
-    code = {stage: code_digest(f"pipeline.{stage}", entries.get(stage, [])) for stage in told if stage not in SCORED}
-    evaluate = code_digest("pipeline.evaluate")
-    for stage, digest in code.items():
-        told[stage]["code"] = digest
+    code = {module: record["digest"] for module, record in code_records(params).items()}
+    for stage in told.keys() - set(SCORED):
+        told[stage]["code"] = code[f"pipeline.{stage}"]
     for name in EVALUATED:
-        upstream = {stage: code[stage] for stage in UPSTREAM[name]}
-        told[f"evaluate_{name}"]["code"] = upstream | {"evaluate": evaluate}
+        stages = (*UPSTREAM[name], "evaluate")
+        told[f"evaluate_{name}"]["code"] = {stage: code[f"pipeline.{stage}"] for stage in stages}
     return told
+
+
+def code_records(params: Params) -> dict[str, Json]:
+    """The digest of the code of each stage's module, and what the configuration chose of it (see `run.source`)."""
+    records = {}
+    for stage, entries in stage_entries(params).items():
+        module, chosen = f"pipeline.{stage}", [repr(entry) for entry in entries]
+        records[module] = {"chosen": chosen, "digest": code_digest(module, chosen)}
+    return records
 
 
 def _knobs(params: Params) -> dict[str, Json]:
     """The knobs of each stage."""
     p = params.model_dump(mode="json")
-    training = {"seed": p["seed"], "training_precision": params.precision.training}
+    training = {"seed": p["seed"], "processes": p["processes"], "training_precision": params.precision.training}
     inference = {"inference_precision": params.precision.inference}
     data = {key: p["data"][key] for key in ("name", "root", "classes", "limit", "max_megapixels")}
-    data |= {key: p["data"][key] for key in ("tune", "validate_on")}
-    protocols = _protocols(params)
+    saliency = saliency_files(params)
+    data |= {key: p["data"][key] for key in ("tune", "validate_on")} | saliency
+    protocols = _protocols(params, saliency)
     with_threshold = {"rules", "seeds", "refined", *(["masks"] if _masks_have_a_threshold(params) else [])}
     evaluated = {
         f"evaluate_{name}": {
@@ -61,7 +73,7 @@ def _knobs(params: Params) -> dict[str, Json]:
         for name in EVALUATED
     }
     if params.masks.by_threshold:
-        evaluated["evaluate_refined"]["masks"] = p["masks"] | _crf(params, params.masks.crf)
+        evaluated["evaluate_refined"]["masks"] = p["masks"] | _crf(params, params.masks.crf) | saliency
     return {
         "prepare_data": data | {"source": p["data"][params.data.name]},
         "train_classifier": p["classifier"]
@@ -73,7 +85,8 @@ def _knobs(params: Params) -> dict[str, Json]:
         | _crf(params, *_static_kernels(params))
         | training
         | inference
-        | _hashes(params, "localizer"),
+        | _hashes(params, "localizer")
+        | (saliency if params.training and params.training.saliency else {}),
         "extract_cams": params.cams.told() | inference,
         "train_affinity": p["affinity"]
         | _crf(params, _affinity_kernels(params))
@@ -81,7 +94,7 @@ def _knobs(params: Params) -> dict[str, Json]:
         | _hashes(params, "affinity"),
         "refine_cams": p["refine"] | inference,
         "choose_background": {"bg_thresh": p["bg_thresh"]},
-        "make_masks": _masks(params),
+        "make_masks": _masks(params, saliency),
         "train_segmenter": p["segmenter"] | training | _hashes(params, "segmenter"),
         "predict": p["predict"] | _crf(params, params.predict.crf) | inference,
         **evaluated,
@@ -97,18 +110,26 @@ def _hashes(params: Params, stage: str) -> Json:
     return {"weights_sha256": found} if found else {}
 
 
+def saliency_files(params: Params) -> Json:
+    """What stages are told that read saliency maps; nothing where there are none."""
+    if params.data.saliency is None:
+        return {}
+    folder = params.data.saliency
+    return {"saliency": {"folder": folder, "sha256": folder_hash(expanded(folder))}}
+
+
 def _localizer(params: Params) -> Json:
     """The knobs of the second training, and those of the maps where it makes some, no more than it reads."""
     cams = params.cams if _map_scales(params) == {"all"} else params.cams.at_one_scale()
     return params.localizer.told() | {"cams": cams.of_training().told() if _map_scales(params) else None}
 
 
-def _masks(params: Params) -> Json:
+def _masks(params: Params, saliency: Json) -> Json:
     """The knobs of masks: true ones need none, and a confidence pair takes the place of the background threshold."""
     if params.masks.source == "truth":
         return {"source": "truth"}
     threshold = params.model_dump(mode="json", include={"bg_thresh"}) if _masks_have_a_threshold(params) else {}
-    return params.masks.model_dump(mode="json") | _crf(params, params.masks.crf) | threshold
+    return params.masks.model_dump(mode="json") | _crf(params, params.masks.crf) | threshold | saliency
 
 
 def _masks_have_a_threshold(params: Params) -> bool:
@@ -141,12 +162,13 @@ def _map_scales(params: Params) -> set[str]:
 
 def stage_entries(params: Params) -> dict[str, list[Any]]:
     """What each stage runs beyond its imports: entries of the tables in `models.registry`, and names of modules."""
+    nothing: dict[str, list[Any]] = {"choose_background": [], "evaluate": [], "report": []}
     classifier = _classifier_entries(params)
     localizer = [*classifier, *_localizer_entries(params)]
     rules, training = params.cams.modules(), params.training
     affinity = _built(params.affinity.network, params.affinity.backbone)
     own_segmenter = segmenter_network(params.segmenter.network)
-    return {
+    return nothing | {
         "prepare_data": [f"pipeline.data.sources.{params.data.name}"],
         "train_classifier": classifier,
         "train_localizer": [*localizer, *([training] if training else []), *(rules if _map_scales(params) else [])],
@@ -213,12 +235,12 @@ def _as_text(knobs: Json) -> str:
     return ", ".join(f"{key}={'none' if value is None else value}" for key, value in knobs.items())
 
 
-def _protocols(params: Params) -> dict[str, Json]:
+def _protocols(params: Params, saliency: Json) -> dict[str, Json]:
     """What the details of every artefact say of how it was made."""
     p = params.model_dump(mode="json")
-    run = {key: p[key] for key in ("method", "profile", "seed")} | {"drawing": drawing(params)}
+    run = {key: p[key] for key in ("method", "profile", "seed", "processes")} | {"drawing": drawing(params)}
     run |= {f"{kind}_precision": p["precision"][kind] for kind in ("training", "inference")}
-    run |= {"initial_weights": stated_weights(first_weights(params))}
+    run |= {"initial_weights": stated_weights(first_weights(params))} | _stated_saliency(saliency)
     maps = p["cams"]
     views = {f"cam_{key}": maps[key] for key in ("long_side", "scales", "square", "fusion")}
     cams = run | views
@@ -228,7 +250,7 @@ def _protocols(params: Params) -> dict[str, Json]:
     segmenter = {"network": p["segmenter"]["network"]}
     if segmenter_network(params.segmenter.network) is not None:
         segmenter |= {"initial_weights": stated_weights(params.segmenter.weights), "loss": params.segmenter.loss}
-    segmenter |= {key: p["predict"][key] for key in ("scales", "flip", "fusion")}
+    segmenter |= {key: p["predict"][key] for key in ("long_side", "square", "scales", "flip", "fusion")}
     segmenter |= _stated_crf(params, p["predict"]["crf"], p["predict"]["crf_iterations"])
     groups = params.localizer.told().get("groups", {})
     protocols = {
@@ -241,6 +263,11 @@ def _protocols(params: Params) -> dict[str, Json]:
         "classifier": {key: run[key] for key in ("training_precision", "inference_precision", "initial_weights")},
     }
     return {name: facts | _stated_labels(params, name) for name, facts in protocols.items()}
+
+
+def _stated_saliency(saliency: Json) -> Json:
+    """What details say of saliency maps, whatever read them: by their hash, since folders differ between machines."""
+    return {"supervision": f"{WITH_SALIENCY}, maps {saliency['saliency']['sha256'][:12]}"} if saliency else {}
 
 
 def _stated_labels(params: Params, artefact: str) -> Json:
@@ -285,7 +312,7 @@ def shown(params: Params) -> Json:
     """All knobs but those of the machine: neither how the run was done nor where files lie belongs on a page in git."""
     p = params.model_dump(mode="json")
     kept = {key: value for key, value in p.items() if key not in Runtime.model_fields}
-    kept["data"] = {key: value for key, value in p["data"].items() if key not in ("root", "watch")}
+    kept["data"] = {key: value for key, value in p["data"].items() if key not in ("root", "watch", "saliency")}
     kept["localizer"] = params.localizer.told()
     kept["cams"] = params.cams.told()
     return kept

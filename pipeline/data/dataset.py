@@ -11,13 +11,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.knobs import Augmentation
+from models.labels import IGNORE
 from pipeline.data.augment import normalise, random_view
 from pipeline.data.images import resize_image
 from pipeline.data.manifest import Manifest
 from pipeline.data.masks import read_mask
 from pipeline.data.photographs import Photographs
+from pipeline.data.saliency import SaliencyFiles
 
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
+SALIENT = 254  # the level of full saliency in a view, where 255 is what lies outside the photograph
 
 
 class TaggedViews(Photographs):
@@ -60,6 +63,32 @@ class LabelledViews(TaggedViews):
             labels = read_mask(self.masks / f"{record.id}.png", record.size)
         view, targets = random_view(self.read(record), labels, self.settings, self.normalisation, rng)
         return {"image": view, "labels": targets, "tags": self.tags[index], "id": record.id}
+
+
+class SalientViews(TaggedViews):
+    """Random views of photographs with their tags and their saliency."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        root: Path,
+        settings: Augmentation,
+        normalisation: Normalisation,
+        saliency: SaliencyFiles,
+    ) -> None:
+        super().__init__(manifest, root, settings, normalisation)
+        self.saliency = saliency
+
+    def sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
+        """`image` (3, crop, crop), `tags` (classes,), `saliency` (crop, crop) in [0, 1], `id`.
+
+        Saliency is 0 outside the photograph.
+        """
+        record = self.records[index]
+        levels = np.rint(self.saliency.read(record) * SALIENT).astype(np.uint8)
+        view, levels_seen = random_view(self.read(record), levels, self.settings, self.normalisation, rng)
+        saliency = torch.where(levels_seen == IGNORE, 0, levels_seen).float() / SALIENT
+        return {"image": view, "tags": self.tags[index], "saliency": saliency, "id": record.id}
 
 
 def resized_view(image: NDArray[np.uint8], size: tuple[int, int], normalisation: Normalisation) -> Tensor:

@@ -55,10 +55,10 @@ def known_labels(path: Path, labels: Labels, label_map: NDArray[np.uint8] | None
         UserError: a label is that of no class.
     """
     ours = labels if label_map is None else label_map[labels]
-    if (unknown := ours[(ours > classes) & (ours != IGNORE)]).size:
+    if (unknown := labels[(ours > classes) & (ours != IGNORE)]).size:
         raise UserError(
-            f"{path}: label {unknown.max()} in the mask, but there are {classes} classes; labels are 0 (background), "
-            "1.. in the order of data/prepared/classes.json, and 255 (void)"
+            f"{path}: label {unknown.max()} in the mask is that of no class; labels are 0 (background), the number of "
+            "a class (docs/own_photographs.md) and 255 (void)"
         )
     return ours
 

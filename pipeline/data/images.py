@@ -106,11 +106,34 @@ def resize_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.
     return np.ascontiguousarray(resized.permute(1, 2, 0).numpy())
 
 
+def resize_grey(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Values (H, W) at another size (height, width), bilinear, with antialiasing."""
+    if values.shape == size:
+        return values
+    return np.array(Image.fromarray(values, mode="F").resize(size[::-1], Image.Resampling.BILINEAR))
+
+
 def resize_labels(labels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     """Labels (H, W) at another size (height, width), each pixel from the nearest pixel centre."""
     if labels.shape == size:
         return labels
     return np.array(Image.fromarray(labels).resize(size[::-1], Image.Resampling.NEAREST))
+
+
+def view_size(size: tuple[int, int], scale: float, long_side: int | None, square: bool) -> tuple[int, int]:
+    """Height and width of the view of a photograph at a scale.
+
+    Args:
+        size: of the photograph.
+        scale: factor on the view's sides.
+        long_side: the longer side at scale 1; None: the photograph's own.
+        square: the view is a square of that side.
+    """
+    side = long_side or max(size)
+    if square:
+        return (max(SMALLEST_SIDE, round(side * scale)),) * 2
+    height, width = scaled_size(size, side)
+    return scaled_size((height, width), max(height, width) * scale, SMALLEST_SIDE)
 
 
 def scaled_size(size: tuple[int, int], long_side: float | None, smallest: int = 1) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -99,16 +100,21 @@ def load_manifest(folder: Path = PREPARED, name: str = MANIFEST) -> Manifest:
     """
     classes, path = read_json(folder / "classes.json", "prepare_data"), folder / name
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        text = path.read_text(encoding="utf-8")
+        if not text.endswith("\n"):
+            raise ValueError("its end is missing")
+        table = pd.read_csv(StringIO(text), dtype=str, keep_default_na=False)
+        if list(table.columns) != COLUMNS:
+            raise UserError(f"{path} has columns {list(table.columns)}; run `dvc repro -f prepare_data`")
+        columns = zip(*(table[name] for name in COLUMNS), strict=True)
+        records = tuple(
+            Record(name, split, image, int(width), int(height), tuple(filter(None, tags.split("|"))), digest)
+            for name, split, image, width, height, tags, digest in columns
+        )
     except FileNotFoundError as error:
         raise UserError(f"{path} not found; run `dvc repro prepare_data`") from error
-    if list(table.columns) != COLUMNS:
-        raise UserError(f"{path} has columns {list(table.columns)}; run `dvc repro -f prepare_data`")
-    columns = zip(*(table[name] for name in COLUMNS), strict=True)
-    records = tuple(
-        Record(name, split, image, int(width), int(height), tuple(filter(None, tags.split("|"))), digest)
-        for name, split, image, width, height, tags, digest in columns
-    )
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}); run `dvc repro -f prepare_data`") from error
     return Manifest(records, tuple(classes))
 
 

@@ -38,6 +38,19 @@ def encoded_mask(labels: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
+def whole(path: Path) -> bool:
+    """Whether a mask is there and its checksums fit; one that is damaged is said, and made anew by who asks."""
+    if not path.exists():
+        return False
+    try:
+        with Image.open(path, formats=["PNG"]) as picture:
+            picture.verify()
+        return True
+    except (OSError, SyntaxError, ValueError):
+        print(f"WARNING: {path} is damaged; it is made anew", flush=True)
+        return False
+
+
 def read_mask(path: Path, size: tuple[int, int], data: bytes | None = None) -> NDArray[np.uint8]:
     """Read labels (H, W) from an indexed or 8-bit greyscale PNG.
 
@@ -52,6 +65,8 @@ def read_mask(path: Path, size: tuple[int, int], data: bytes | None = None) -> N
         UserError: the file is missing, no PNG, damaged, of another size, or holds colours instead of labels.
     """
     try:
+        with Image.open(path if data is None else io.BytesIO(data), formats=["PNG"]) as picture:
+            picture.verify()  # its checksums, which decoding alone does not look at
         with Image.open(path if data is None else io.BytesIO(data), formats=["PNG"]) as picture:
             if (picture.height, picture.width) != size:
                 raise UserError(

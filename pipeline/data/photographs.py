@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pipeline.data.images import read_image
 from pipeline.data.manifest import Manifest, Record
 from pipeline.run.errors import UserError
-from pipeline.run.files import inside
+from pipeline.run.files import inside, sha256
 
 
 def read_photograph(root: Path, record: Record) -> NDArray[np.uint8]:
@@ -19,12 +19,10 @@ def read_photograph(root: Path, record: Record) -> NDArray[np.uint8]:
     Raises:
         UserError: it is not what `prepare_data` saw.
     """
-    image = read_image(inside(root, record.image))
-    if image.shape[:2] != record.size:
-        raise UserError(
-            f"{record.image} is now {image.shape[1]}x{image.shape[0]}, but was {record.width}x{record.height} in "
-            "prepare_data; run `dvc repro --force prepare_data`"
-        )
+    path = inside(root, record.image)
+    image = read_image(path)
+    if image.shape[:2] != record.size or (record.sha256 and sha256(path) != record.sha256):
+        raise UserError(f"{record.image} is another one than prepare_data saw; run `dvc repro --force prepare_data`")
     return image
 
 

@@ -24,7 +24,9 @@ def power_background(maps: Maps, alpha: float) -> Maps:
     return np.concatenate([background[None], maps]).astype(np.float32)
 
 
-def with_background(maps: Maps, threshold: Threshold, background: Maps | None = None) -> Maps:
+def with_background(
+    maps: Maps, threshold: Threshold, background: Maps | None = None, saliency: Maps | None = None
+) -> Maps:
     """Put the background's map in front of the classes' maps.
 
     Args:
@@ -32,16 +34,22 @@ def with_background(maps: Maps, threshold: Threshold, background: Maps | None = 
         threshold: a number: a constant map of that value (PSA, IRN); None: the method's own background map where it has
             one, else 1 - the strongest class (published, BAO eq. 6); a name in `IMAGE_RULES`: a constant per image.
         background: (H, W), the method's own background map.
+        saliency: (H, W) in [0, 1]; channel 0 is at least 1 - saliency, which also takes the place of 1 - the strongest
+            class (`reconstructed`: papers say that saliency maps tell the background, and differ in how).
 
     Returns:
         (K + 1, H, W) float32; a pixel is foreground where a class is strictly larger than channel 0.
     """
     strongest = maps.max(axis=0, initial=0.0)
-    if threshold is None:
+    if threshold is None and background is None and saliency is not None:
+        first = np.zeros_like(strongest)
+    elif threshold is None:
         first = background if background is not None else 1 - strongest
     else:
         constant = image_threshold(threshold, strongest) if isinstance(threshold, str) else threshold
         first = np.full_like(strongest, np.float32(constant))
+    if saliency is not None:
+        first = np.maximum(first, 1 - saliency)
     return np.concatenate([first[None], maps]).astype(np.float32)
 
 

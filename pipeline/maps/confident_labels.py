@@ -15,7 +15,7 @@ from models.affinity.pairs import affinity_label
 from models.kernels import kernels_for
 from pipeline.data.images import resize_image, resize_labels, scaled_size
 from pipeline.data.manifest import Manifest, Record
-from pipeline.data.masks import write_mask
+from pipeline.data.masks import whole, write_mask
 from pipeline.data.photographs import read_photograph
 from pipeline.maps.background import confident_channels, labels_of_channels, power_background, with_background
 from pipeline.maps.crf import crf_channels, dense_crf, softmax_energies
@@ -47,7 +47,7 @@ class ConfidencePair:
 
 def write_labels(manifest: Manifest, store: Path, pair: ConfidencePair, folder: Path, root: Path, workers: int) -> None:
     """Write the confident labels of every photograph that has none yet, in a pool of processes."""
-    missing = [record for record in manifest.records if not (folder / f"{record.id}.png").exists()]
+    missing = [record for record in manifest.records if not whole(folder / f"{record.id}.png")]
     if missing:
         job = partial(write_label, pair=pair, root=root, folder=folder)
         map_photographs(job, store, missing, "confident labels", workers)

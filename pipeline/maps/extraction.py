@@ -23,7 +23,7 @@ from models.propagation.rule import Rule, RuleKnobs, check_grid
 from models.propagation.rules import load_rule
 from pipeline.config.cams import CamsKnobs
 from pipeline.data.dataset import resized_view
-from pipeline.data.images import SMALLEST_SIDE, scaled_size
+from pipeline.data.images import view_size
 from pipeline.data.manifest import Manifest, Record, same_size_batches
 from pipeline.data.photographs import Photographs
 from pipeline.maps.store import SHARD_IMAGES, CamEntry, grid_extent, shard_path, whole, write_shard
@@ -82,7 +82,7 @@ def shard_entries(
             scales: list[dict[str, list[Tensor]]] = []
             extents: list[tuple[int, int]] = []
             for scale in config.scales:
-                size = view_size(batch[0].size, scale, config)
+                size = view_size(batch[0].size, scale, config.long_side, config.square)
                 normalisation = (network.backbone.mean, network.backbone.std)
                 views = torch.stack([resized_view(image, size, normalisation) for image in images])
                 scales.append(view_maps(network, views, classes, class_count, config, machine))
@@ -120,15 +120,6 @@ def cam_entry(
     behind = tuple(grid[len(class_ids)] for grid in maps if len(grid) > len(class_ids))
     kept = tuple(grid[: len(class_ids)] for grid in maps)
     return CamEntry(record.id, record.size, class_ids, kept, tuple(extents), behind, fusion)
-
-
-def view_size(size: tuple[int, int], scale: float, config: CamsKnobs) -> tuple[int, int]:
-    """Height and width of the view of a photograph at a scale."""
-    long_side = config.long_side or max(size)
-    if config.square:
-        return (max(SMALLEST_SIDE, round(long_side * scale)),) * 2
-    height, width = scaled_size(size, long_side)
-    return scaled_size((height, width), max(height, width) * scale, SMALLEST_SIDE)
 
 
 class Chosen(NamedTuple):

@@ -9,7 +9,7 @@ import numpy as np
 
 from models.kernels import kernels_for
 from pipeline.config.masks import MaskRules
-from pipeline.data.images import resize_image, resize_labels, scaled_size
+from pipeline.data.images import resize_grey, resize_image, resize_labels, scaled_size
 from pipeline.data.manifest import Record
 from pipeline.data.photographs import read_photograph
 from pipeline.maps.background import Labels, Maps, Threshold, labels_of_channels, with_background
@@ -27,12 +27,18 @@ def labels_at(
     size = scaled_size(record.size, min(rules.max_side, max(record.size)))
     maps, background = fused_maps(entry, size)
     image = resize_image(read_photograph(root, record), size)
-    found = channels_at(image, maps, background, thresholds, rules)
+    saliency = resize_grey(rules.saliency.read(record), size) if rules.saliency is not None else None
+    found = channels_at(image, maps, background, thresholds, rules, saliency)
     return [resize_labels(labels_of_channels(channels, entry.class_ids), record.size) for channels in found]
 
 
 def channels_at(
-    image: Labels, maps: Maps, background: Maps | None, thresholds: Sequence[Threshold], rules: MaskRules
+    image: Labels,
+    maps: Maps,
+    background: Maps | None,
+    thresholds: Sequence[Threshold],
+    rules: MaskRules,
+    saliency: Maps | None = None,
 ) -> list[Labels]:
     """The winning channel at each pixel for each threshold: 0 background, k the k-th map. All share one lattice.
 
@@ -42,10 +48,11 @@ def channels_at(
         background: (H, W), for methods that have a background map.
         thresholds: of the background.
         rules: of the CRF.
+        saliency: (H, W) in [0, 1], where there are saliency maps.
 
     Returns:
         For each threshold (H, W) uint8.
     """
-    scores = [with_background(maps, threshold, background) for threshold in thresholds]
+    scores = [with_background(maps, threshold, background, saliency) for threshold in thresholds]
     kernels = kernels_for(rules.crf, maps.shape[1:], rules.crf_reference, rules.crf_iterations)
     return crf_channels(image, scores, kernels, rules.crf_unary, rules.unary_labels)

@@ -4,11 +4,13 @@ A folder of safetensors shards, `shard-00000.safetensors` and so on, each holdin
 Per image: the original size, the mask labels of the classes present, one low-resolution float16 map per class and
 scale with the area that its grid covers (mirror images merged), and, for methods that have one, a
 background map per scale. Each image says how its maps are fused: by a normalisation of maps before ReLU, or as scores.
-What produced the store stands in each shard's metadata. Same content, same bytes.
+What produced the store stands in each shard's metadata, beside a checksum of each image's tensors. Same content, same
+bytes.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import shutil
@@ -26,10 +28,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from models.maps import FUSIONS
+from pipeline.run.checksum import checksum
 from pipeline.run.errors import UserError
 from pipeline.run.files import write_atomic
 
-FORMAT = "tags2masks-cams-2"
+FORMAT = "tags2masks-cams-3"
 FUSION_NAMES = tuple(FUSIONS)  # a shard holds the number of its images' fusion
 SHARD_IMAGES = 200  # about a minute of work on two cores: what a kill can lose
 
@@ -96,20 +99,28 @@ def write_shard(path: Path, entries: Sequence[CamEntry], produced_by: Mapping[st
     Raises:
         UserError: a map is not finite.
     """
-    tensors: dict[str, Tensor] = {}
-    for entry in entries:
-        factor = scale_of(entry)
-        tensors[f"{entry.id}/size"] = torch.tensor(entry.size, dtype=torch.int32)
-        tensors[f"{entry.id}/extents"] = torch.tensor(entry.extents, dtype=torch.int32)
-        tensors[f"{entry.id}/fusion"] = torch.tensor(FUSION_NAMES.index(entry.fusion), dtype=torch.uint8)
-        tensors[f"{entry.id}/class_ids"] = torch.tensor(entry.class_ids, dtype=torch.int16)
-        for kind, maps in (("maps", entry.maps), ("background", entry.background)):
-            for scale, values in enumerate(maps):
-                tensors[f"{entry.id}/{kind}/{scale}"] = (values.cpu() * factor).to(torch.float16).contiguous()
-    about = {"format": FORMAT, "ids": [entry.id for entry in entries], "produced_by": dict(produced_by)}
+    parts = {entry.id: _tensors(entry) for entry in entries}
+    checksums = {name: checksum(tensors) for name, tensors in parts.items()}
+    about = {"format": FORMAT, "ids": list(parts), "checksums": checksums, "produced_by": dict(produced_by)}
+    tensors = {f"{name}/{part}": tensor for name, found in parts.items() for part, tensor in found.items()}
     # One entry alone: safetensors writes several in an order that changes from process to process.
     metadata = {"about": json.dumps(about, sort_keys=True)}
     write_atomic(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+
+
+def _tensors(entry: CamEntry) -> dict[str, Tensor]:
+    """What a shard holds of an image, by the part of its name that follows the id."""
+    factor = scale_of(entry)
+    tensors = {
+        "size": torch.tensor(entry.size, dtype=torch.int32),
+        "extents": torch.tensor(entry.extents, dtype=torch.int32),
+        "fusion": torch.tensor(FUSION_NAMES.index(entry.fusion), dtype=torch.uint8),
+        "class_ids": torch.tensor(entry.class_ids, dtype=torch.int16),
+    }
+    for kind, maps in (("maps", entry.maps), ("background", entry.background)):
+        for scale, values in enumerate(maps):
+            tensors[f"{kind}/{scale}"] = (values.cpu() * factor).to(torch.float16).contiguous()
+    return tensors
 
 
 @contextmanager
@@ -130,18 +141,26 @@ def _about(shard: Any) -> dict[str, Any]:
 
 
 def _entry(shard: Any, name: str, names: set[str]) -> CamEntry:
-    found: dict[str, list[Tensor]] = {"maps": [], "background": []}
-    for kind, maps in found.items():
-        while f"{name}/{kind}/{len(maps)}" in names:
-            maps.append(shard.get_tensor(f"{name}/{kind}/{len(maps)}").float())
-    facts = {key: shard.get_tensor(f"{name}/{key}").tolist() for key in ("size", "class_ids", "extents", "fusion")}
+    """An image of an opened shard.
+
+    Raises:
+        OSError: its tensors are not those that were written.
+    """
+    parts = ["size", "class_ids", "extents", "fusion"]
+    for kind in ("maps", "background"):
+        scales = itertools.takewhile(lambda part: f"{name}/{part}" in names, (f"{kind}/{n}" for n in itertools.count()))
+        parts += scales
+    tensors = {part: shard.get_tensor(f"{name}/{part}") for part in parts}
+    if checksum(tensors) != _about(shard)["checksums"][name]:
+        raise OSError(f"the checksum of {name} does not fit")
+    facts = {part: tensors[part].tolist() for part in parts[:4]}
     return CamEntry(
         id=name,
         size=(facts["size"][0], facts["size"][1]),
         class_ids=tuple(facts["class_ids"]),
-        maps=tuple(found["maps"]),
+        maps=tuple(tensors[part].float() for part in parts if part.startswith("maps/")),
         extents=tuple((height, width) for height, width in facts["extents"]),
-        background=tuple(found["background"]),
+        background=tuple(tensors[part].float() for part in parts if part.startswith("background/")),
         fusion=FUSION_NAMES[facts["fusion"]],
     )
 
@@ -174,11 +193,13 @@ def shards_in(folder: Path) -> list[Path]:
 
 
 def whole(path: Path) -> bool:
-    """Whether a shard is there and can be opened."""
+    """Whether a shard is there and as it was written; one that is damaged is said, and made anew by who asks."""
+    if not path.exists():
+        return False
     try:
-        with _open_shard(path):
-            return True
+        return bool(list(read_shard(path)))
     except UserError:
+        print(f"WARNING: {path} is damaged; it is made anew", flush=True)
         return False
 
 

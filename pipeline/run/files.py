@@ -22,9 +22,13 @@ UNFINISHED = ".unfinished"
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
-    """Call `write` with a temporary name beside `path`, flush it to disk, and rename it into place."""
+    """Call `write` with a temporary name beside `path`, flush it to disk, and rename it into place.
+
+    What a killed process leaves is hidden, and git and DVC ignore it by its name.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    suffix = f"{UNFINISHED}{path.suffix}"
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=suffix)
     os.close(descriptor)
     temporary = Path(name)
     try:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from pipeline.run.errors import UserError
-from pipeline.run.parent import die_with_parent
+from pipeline.run.parent import end_like_others
 
 R = TypeVar("R")
 KILLED = (
@@ -40,7 +40,7 @@ def in_processes(job: Callable[..., R], *items: Sequence[Any], title: str, worke
     """
     os.environ["OMP_NUM_THREADS"] = "1"  # read by the processes that start now
     try:
-        with ProcessPoolExecutor(max(1, workers), get_context("spawn"), initializer=die_with_parent) as pool:
+        with ProcessPoolExecutor(max(1, workers), get_context("spawn"), end_like_others, (os.getpid(),)) as pool:
             results = pool.map(job, *items, chunksize=CHUNK)
             return list(tqdm(results, total=len(items[0]), desc=title, disable=None))
     except BrokenProcessPool as error:

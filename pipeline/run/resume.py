@@ -25,6 +25,7 @@ from pipeline.run.files import sha256, write_atomic, write_text
 from pipeline.run.runtime import barrier, rank
 from pipeline.run.told import CONFIG, Told
 
+PLACE = "place"
 ROOT, LOCK_FILE = Path(".resume"), Path("dvc.lock")
 
 
@@ -78,27 +79,28 @@ def taken(stage: str) -> bool:
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write tensors and builtins, atomically: a kill leaves the former checkpoint whole."""
-    write_atomic(path, lambda temporary: torch.save(state, temporary))
+    """Write tensors and builtins, atomically: a kill leaves the former checkpoint whole. It knows where it belongs."""
+    write_atomic(path, lambda temporary: torch.save(state | {PLACE: str(path.parent)}, temporary))
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:
     """What `save_checkpoint` wrote, or nothing where there is no checkpoint; no pickle is executed.
 
-    One that is damaged (its checksums do not fit) is moved aside, with a word about it: the work starts anew.
+    One that is damaged (its checksums do not fit), or of another run, is moved aside, with a word about it: the work
+    starts anew.
     """
     if not path.exists():
         return None
-    damaged = _damaged(path)
+    state = None if _damaged(path) else torch.load(path, map_location="cpu", weights_only=True)
     barrier()
-    if damaged:
+    if state is None or state.pop(PLACE, None) != str(path.parent):
         if rank() == 0:
             aside = path.replace(path.with_name(f"{path.name}.damaged"))
-            print(f"WARNING: {path} is damaged, and moved to {aside}; the work starts anew", flush=True)
+            what = "damaged" if state is None else "of another run"
+            print(f"WARNING: {path} is {what}, and moved to {aside}; the work starts anew", flush=True)
         barrier()
         return None
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    return state
+    return dict(state)
 
 
 def _damaged(path: Path) -> bool:

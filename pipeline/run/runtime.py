@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -19,6 +20,7 @@ from models.knobs import Format
 from pipeline.run.errors import UserError
 from pipeline.run.told import Runtime
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 MIXED = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 """Formats that forward passes are lowered to where that is safe (autocast)."""
 
@@ -76,11 +78,24 @@ def be_deterministic() -> None:
     """Same seed, same machine, same bits; CUDA operations that have no deterministic form only warn."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing reads it
     torch.backends.cudnn.benchmark = False
     # The backward passes of these kernels add up in any order, whatever the line above says.
     torch.backends.cuda.enable_flash_sdp(False)
     torch.backends.cuda.enable_mem_efficient_sdp(False)
     torch.backends.cuda.enable_cudnn_sdp(False)
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep large blocks that are freed, for the next tensor of that size.
+
+    Else each of them is returned to the system and paid again in page faults (`make bench-memory`).
+    Where the library has no such switch, nothing changes.
+    """
+    with suppress(OSError, AttributeError):
+        library = ctypes.CDLL(None)
+        library.mallopt(M_MMAP_THRESHOLD, 2**30)
+        library.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def derived_seed(*parts: int | str) -> int:
@@ -117,6 +132,7 @@ def barrier() -> None:
 def distributed(runtime: Runtime) -> Iterator[Machine]:
     """The machine; under torchrun also join the process group that it describes in the environment."""
     be_deterministic()
+    keep_freed_memory()
     machine = machine_of(runtime)
     if "LOCAL_RANK" not in os.environ:
         yield machine

@@ -33,12 +33,14 @@ class TrainingTold(Told):
 
     Attributes:
         seed: of all that is drawn.
+        processes: among how many a batch is divided.
         training_precision: the number format of forward passes.
         weights_sha256: of the files of initial weights, by path as the knob says it, so that another file under the
             same name is another training.
     """
 
     seed: Seed
+    processes: int = 1
     training_precision: Format = "float32"
     weights_sha256: dict[str, str] = Field(default={})
 
@@ -50,7 +52,9 @@ class InferenceTold(Told):
 
 
 class Runtime(Knobs):
-    """How to run, not what to compute: no result depends on it, so no stage's hash does.
+    """How to run, not what to compute: no stage's hash depends on it.
+
+    Where results depend on it beyond rounding (`processes` of trainings), stages are told so too.
 
     Attributes:
         root: the folder that holds the photographs.
@@ -81,5 +85,5 @@ def told(stage: str, section: type[T]) -> T:
         return section.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise UserError(f"{path} not found; run `dvc repro` or `python -m pipeline.configure` first") from error
-    except (ValidationError, json.JSONDecodeError) as error:
+    except (ValidationError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not what configure writes; run `python -m pipeline.configure`: {error}") from error

@@ -34,6 +34,19 @@ def new_figure(width: float = 6.4, height: float = 3.6) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def has_letters(text: str) -> bool:
+    """Whether the letters of charts have all signs of a text."""
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    signs = get_font(findfont(FontProperties())).get_charmap()
+    return all(ord(sign) in signs for sign in text)
+
+
+def drawable(names: Sequence[str]) -> list[str]:
+    """Names as a chart can show them: one without letters stands as its row in the CSV beside the chart."""
+    return [name if has_letters(name) else f"row {row}" for row, name in enumerate(names, start=1)]
+
+
 def save_history(folder: Path, history: Sequence[Mapping[str, float]]) -> None:
     """The training history, one row for each epoch, as `history.csv` and, of any epoch, `loss.png`.
 
@@ -90,9 +103,9 @@ def save_per_class(folder: Path, values: Mapping[str, float], title: str, quanti
     save_table(folder / "per_class.csv", {"class": list(values), quantity.lower(): list(values.values())})
     figure = new_figure(height=max(2.0, 0.28 * len(values) + 0.8))
     axes = figure.add_subplot()
-    names = list(values)[::-1]
-    bars = axes.barh(range(len(names)), [values[name] for name in names])
-    axes.set_yticks(range(len(names)), names, parse_math=False)  # a class may be named $x$
+    bars = axes.barh(range(len(values)), list(values.values()))
+    axes.set_yticks(range(len(values)), drawable(list(values)), parse_math=False)  # a class may be named $x$
+    axes.invert_yaxis()
     axes.bar_label(bars, fmt="%.2f", padding=2)
     axes.set(xlabel=quantity, xlim=(0, 1), title=title)
     save_figure(folder / "per_class.png", figure)
@@ -118,7 +131,7 @@ def save_over_activation(folder: Path, shares: Mapping[str, tuple[float, float]]
     axes.barh(places, columns["background"], label="really background")
     bars = axes.barh(places, columns["other_class"], left=columns["background"], label="really another class")
     axes.bar_label(bars, labels=[f"{value:.2f}" for value in total], padding=2)
-    axes.set_yticks(places, names, parse_math=False)
+    axes.set_yticks(places, drawable(names), parse_math=False)
     axes.invert_yaxis()
     axes.set(xlabel="over-activation FP / (TP + FP)", xlim=(0, 1), title=title)
     axes.legend()
@@ -180,7 +193,7 @@ def save_sampling(
     save_table(folder / "sampling.csv", {n: v.flatten().tolist() for n, v in zip(names, values, strict=True)})
     height, width = view.shape[:2]
     figure = new_figure(6.4, 0.6 + 3.2 * height / width)
-    figure.suptitle(title, fontsize=10, parse_math=False)  # a photograph may be named $x$
+    figure.suptitle(title if has_letters(title) else "", fontsize=10, parse_math=False)  # a photograph may be named $x$
     start, end = before.reshape(-1, 2), after.reshape(-1, 2)
     for axes, name, points in zip(figure.subplots(1, 2), ("before", "after"), (start, end), strict=True):
         axes.imshow(view, extent=(0, width, height, 0))

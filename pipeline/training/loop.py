@@ -21,6 +21,7 @@ from models.task import Batch, Part, Progress, Task
 from pipeline.run.errors import UserError
 from pipeline.run.resume import load_checkpoint, save_checkpoint
 from pipeline.run.runtime import Machine, barrier, derived_seed, generator, rank, world_size
+from pipeline.training.batch_norm import share_batch_norm
 
 History = list[dict[str, float]]
 
@@ -125,8 +126,8 @@ def fit(
     state.load()
     if state.history and rank() == 0:
         print(f"continuing after epoch {len(state.history)} of {epochs}", flush=True)
-    trained = _shared(task, machine.device)
     network.train()
+    trained = _shared(task, machine.device)
     loader = _loader(dataset, settings, seed, range(len(state.history), epochs), machine.workers)
     for epoch in range(len(state.history), epochs):
         torch.manual_seed(derived_seed("epoch", seed, epoch, rank()))
@@ -160,9 +161,10 @@ def steps_of(settings: Optimisation, count: int) -> int:
 
 
 def _shared(task: Task, device: torch.device) -> nn.Module:
-    """The task's network, wrapped where several processes train it."""
+    """The task's network, in training mode; wrapped where several processes train it."""
     if world_size() == 1:
         return task.network
+    share_batch_norm(task.network)
     devices = [device.index] if device.type == "cuda" else None
     return DistributedDataParallel(task.network, device_ids=devices, find_unused_parameters=task.partial)
 
@@ -264,10 +266,12 @@ def _next(loader: Iterator[Batch], workers: int) -> Batch:
     """The next batch.
 
     Raises:
-        UserError: a process that loads images was killed.
+        UserError: a process that loads images was killed, or could not load one.
     """
     try:
         return next(loader)
+    except UserError as error:  # one that a process has met comes with its traceback in the message
+        raise UserError(str(error).rpartition(f"{UserError.__name__}: ")[2].strip()) from error
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise

@@ -8,29 +8,32 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import nn
 
 from models.build import build, carrier
 from models.task import Pretrained
+from pipeline.run.checksum import checksum
 from pipeline.run.errors import UserError
 from pipeline.run.files import expanded, read_json, sha256, write_atomic, write_json
 from pipeline.training.imagenet import imagenet_state
 from pipeline.training.state_files import State, read_state
 
 LOOK_AGAIN = "run `dvc repro --force configure`, then `dvc repro`"
+CHECKSUM = "crc32"
 
 
 def save_network(folder: Path, network: nn.Module, description: Mapping[str, Any]) -> None:
     """Write `network.json` and `weights.safetensors`; same weights, same bytes."""
     state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    write_atomic(folder / "weights.safetensors", lambda temporary: save_file(state, temporary))
+    metadata = {CHECKSUM: str(checksum(state))}
+    write_atomic(folder / "weights.safetensors", lambda temporary: save_file(state, temporary, metadata=metadata))
     write_json(folder / "network.json", description)
 
 
 def load_network(folder: Path, producer: str) -> Any:
-    """Build a network as described in `folder` and load its weights.
+    """Build a network as described in `folder` and load its weights, whose checksum is looked at.
 
     Args:
         folder: what `save_network` wrote.
@@ -41,7 +44,12 @@ def load_network(folder: Path, producer: str) -> Any:
     """
     network = build(read_json(folder / "network.json", producer))
     try:
-        network.load_state_dict(load_file(folder / "weights.safetensors"))
+        with safe_open(folder / "weights.safetensors", framework="pt") as file:
+            names = list(file.keys())
+            state = {name: file.get_tensor(name) for name in names}
+            if (file.metadata() or {}).get(CHECKSUM) != str(checksum(state)):
+                raise OSError("the checksum does not fit")
+        network.load_state_dict(state)
     except (SafetensorError, OSError, RuntimeError) as error:
         raise UserError(
             f"{folder}/weights.safetensors cannot be loaded ({error}); run `dvc repro -f {producer}`"

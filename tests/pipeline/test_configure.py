@@ -14,7 +14,7 @@ import torch
 from models.build import trunk
 from pipeline import configure
 from pipeline.config.load import resolve
-from pipeline.config.stages import runtime, stage_configs
+from pipeline.config.stages import code_records, runtime, stage_configs
 from pipeline.configure import check_weights
 from pipeline.data.sources.source import PrepareDataConfig, data_root
 from pipeline.run.errors import UserError
@@ -61,7 +61,7 @@ def test_files_of_another_network_and_damaged_ones_stop_before_any_work(tmp_path
     with pytest.raises(UserError) as caught:
         check_weights(resolve(shipped(classifier__weights=str(damaged), segmenter__weights=other)))
     first, second = str(caught.value).splitlines()[1:]
-    assert f"{damaged} cannot be read as plain tensors: SafetensorError" in first
+    assert f"{damaged} cannot be read as plain tensors: it is no file of PyTorch or safetensors, or is damaged" in first
     assert f"segmenter.weights = {other}" in second and "does not fit the model" in second
 
 
@@ -112,6 +112,7 @@ def test_every_stage_gets_a_file_of_its_own(tmp_path: Path, monkeypatch: pytest.
     configure.main()
     written = {path.stem: json.loads(path.read_text()) for path in Path("data/config").iterdir()}
     Runtime.model_validate(written.pop("runtime"))
+    assert written.pop("code") == json.loads(json.dumps(code_records(resolve(shipped()))))
     assert written == json.loads(json.dumps(stage_configs(resolve(shipped()))))
     for stage, told in written.items():
         config_class(stage).model_validate(told)

@@ -231,7 +231,10 @@ def test_void_truth_gives_no_nan(project: Path) -> None:
 
 @pytest.mark.parametrize(
     ("mask", "message"),
-    [(np.zeros((5, 6)), "6x5 for a photograph of 6x4"), (np.full((4, 6), 3), "label 3 in the mask, but there are 2")],
+    [
+        (np.zeros((5, 6)), "6x5 for a photograph of 6x4"),
+        (np.full((4, 6), 3), "label 3 in the mask is that of no class"),
+    ],
 )
 def test_masks_that_do_not_fit_are_named(project: Path, mask: np.ndarray, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:

@@ -43,8 +43,9 @@ class Trained:
 
     def checkpoint(self, name: str = "") -> dict[str, Any]:
         """The last checkpoint of the training, or of the one with a name."""
-        (folder,) = filter(Path.is_dir, (self.folder / ".resume/train_localizer").iterdir())
-        state = load_checkpoint(folder / name / "checkpoint.pt")
+        with chdir(self.folder):  # a checkpoint knows its place
+            (folder,) = filter(Path.is_dir, Path(".resume/train_localizer").iterdir())
+            state = load_checkpoint(folder / name / "checkpoint.pt")
         assert state is not None
         return state
 

@@ -66,6 +66,13 @@ def test_what_a_network_learned_from_is_in_the_name_of_its_row(tmp_path: Path) -
         assert setting(run)[0] == method + words and learned_from_masks(run) == learned
 
 
+def test_saliency_is_in_the_name_of_the_row() -> None:
+    run = scored("esol", 0, 0, 0.5)
+    run["seeds"]["protocol"]["supervision"] = "I+S, maps 0123456789ab"
+    run["masks"]["protocol"]["pixel_labels"] = "none"
+    assert setting(run)[0] == "esol (I+S)"
+
+
 def test_runs_of_other_knobs_are_no_repetitions(tmp_path: Path) -> None:
     for seed in (0, 1):
         write_run(tmp_path, "cam", seed, 0.5)

@@ -14,10 +14,12 @@ from tools import paper_check
 from tools.paper_check import STAGES, in_a_fork, last_line, places, small
 
 
+@pytest.mark.parametrize("data", ["voc2012", "coco2014"])
 @pytest.mark.parametrize("method", methods())
-def test_presets_stay_what_they_are_but_for_sizes_and_weights(method: str) -> None:
-    published = resolve({"method": method, "profile": "paper"})
-    checked = resolve(small(method))
+def test_presets_stay_what_they_are_but_for_sizes_and_weights(method: str, data: str) -> None:
+    photographs = {"name": data, "root": "/photographs"}
+    published = resolve({"method": method, "profile": "paper", "data": photographs})
+    checked = resolve(small(method, photographs))
     for name in ("classifier", "localizer", "affinity", "segmenter"):
         assert getattr(checked, name).network == getattr(published, name).network
     assert checked.segmenter.loss == published.segmenter.loss
@@ -54,12 +56,12 @@ def test_one_method_from_start_to_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["paper_check", "cam", "supervised"])
+    monkeypatch.setattr(sys, "argv", ["paper_check", "cam", "supervised", "--data", "voc2012"])
     monkeypatch.setattr(paper_check.pool, "ProcessPoolExecutor", paper_check.pool.ProcessPoolExecutor)
     paper_check.main()
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 * len(STAGES) + 1 and not [line for line in lines if "FAILED" in line]
-    shared = [line.split()[1] for line in lines if line.endswith("as cam")]
+    shared = [line.split()[2] for line in lines if line.endswith("as cam")]
     assert {"train_classifier", "extract_cams", "train_segmenter"} <= set(shared)
     assert not (tmp_path / ".smoke").joinpath("paper_check").exists()
 

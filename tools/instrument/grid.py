@@ -24,7 +24,7 @@ from pipeline.config.data import ScenesData
 from pipeline.config.load import resolve
 from pipeline.data.drawing.creatures import CLASSES
 from pipeline.data.drawing.scene import draw_scene
-from pipeline.maps.extraction import view_size
+from pipeline.data.images import view_size
 from pipeline.maps.store import grid_extent
 from pipeline.run.pool import in_processes
 from pipeline.scoring.scores import Confusion, confusion_matrix, iou, mean
@@ -97,7 +97,7 @@ def through_grid(mask: Labels, config: CamsKnobs) -> list[Labels]:
     maps: list[Tensor] = []
     extents: list[tuple[int, int]] = []
     for scale in config.scales:
-        seen = view_size(size, scale, config)
+        seen = view_size(size, scale, config.long_side, config.square)
         grid = [-(-side // STRIDE) for side in seen]
         extents.append(grid_extent(size, seen, grid, STRIDE))
         rows, columns = (cell_weights(*sides) for sides in zip(grid, extents[-1], size, strict=True))

@@ -110,7 +110,7 @@ def read(config: PrepareDataConfig, workers: int) -> Source:
     if train.empty or val.empty:
         notes.append(f"{train.empty} train and {val.empty} val photographs without objects are left out")
     outlines = train.outlines | val.outlines
-    labels = label_map(classes, train.classes)
+    labels = label_map(train.classes, classes)
     return Source(records, list(classes), label_map=labels, notes=notes, problems=problems, outlines=outlines)
 
 

@@ -5,14 +5,15 @@
     farm/0002.jpg,,val
 
 An image with no label shows none of the classes. Where masks exist (for evaluation alone), the mask of
-`farm/0001.jpg` is `<masks>/farm/0001.png`: label k is class k in the order of `data.classes`, or of the
-sorted tags when that is all; 0 is background and 255 is ignored.
+`farm/0001.jpg` is `<masks>/farm/0001.png`: label k is the k-th line of `<masks>/classes.txt`, or of all tags of
+the CSV in order where there is no such file, whatever `data.classes` chooses; 0 is background and 255 is ignored.
 """
 
 from __future__ import annotations
 
 import hashlib
 import posixpath
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -20,11 +21,12 @@ from pathlib import Path, PurePosixPath
 
 from pipeline.config.data import FolderData
 from pipeline.data.manifest import Record
-from pipeline.data.sources.source import SPLITS, PrepareDataConfig, Source, data_root
+from pipeline.data.sources.source import SPLITS, PrepareDataConfig, Source, data_root, label_map
 from pipeline.data.sources.tags_csv import TagRow, read_tags
 from pipeline.run.errors import UserError
 from pipeline.run.files import inside
 
+NUMBERING = "classes.txt"
 LONGEST_ID = 200  # bytes; masks are files named after the id, and file names end at 255
 
 
@@ -42,6 +44,7 @@ def read(config: PrepareDataConfig, workers: int) -> Source:
     table = inside(root, settings.tags)
     tags = read_tags(table)
     notes, problems = list(tags.notes), list(tags.problems)
+    _odd_labels(table, tags.rows, notes, problems)
     classes = _classes(table, config.classes, tags.rows, notes, problems)
     found = _found(root, settings, table, tags.rows, problems)
     records = []
@@ -53,7 +56,8 @@ def read(config: PrepareDataConfig, workers: int) -> Source:
     problems += _empty_splits(records, needed, settings.val_share) if not problems else []
     kept = [record for split in SPLITS for record in [r for r in records if r.split == split][: config.limit]]
     masks = _masks(root, settings, kept, notes, problems)
-    return Source(kept, classes, masks, notes=notes, problems=problems)
+    labels = label_map(_numbered(root, settings, classes, tags.rows, problems), classes) if masks else None
+    return Source(kept, classes, masks, labels, notes, problems)
 
 
 def _found(root: Path, settings: FolderData, table: Path, rows: list[TagRow], problems: list[str]) -> dict[str, TagRow]:
@@ -106,6 +110,53 @@ def _classes(
     if others:
         notes.append(f"labels that are not in data.classes count as background (images): {', '.join(others)}")
     return classes
+
+
+def _odd_labels(table: Path, rows: list[TagRow], notes: list[str], problems: list[str]) -> None:
+    """Labels that look alike, or seem to be several, are hardly what was meant."""
+    known = sorted({tag for row in rows for tag in row.tags})
+    alike: dict[str, list[str]] = {}
+    for tag in known:
+        alike.setdefault(_look(tag), []).append(tag)
+    problems += [
+        f"{table}: the labels {', '.join(map(ascii, tags))} look alike; write them in one way"
+        for tags in alike.values()
+        if len(tags) > 1
+    ]
+    for tag in known:
+        parts = {part.strip() for part in re.split("[,;]", tag)}
+        if len(parts) > 1:
+            meant = problems if parts & {*known} else notes
+            meant.append(f"{table}: the label {tag!r} holds a comma or a semicolon; labels are separated by |")
+
+
+def _look(tag: str) -> str:
+    """What a reader sees of a label: neither case nor forms of letters nor invisible signs."""
+    visible = (sign for sign in unicodedata.normalize("NFKC", tag) if unicodedata.category(sign) != "Cf")
+    return " ".join("".join(visible).casefold().split())
+
+
+def _numbered(
+    root: Path, settings: FolderData, classes: list[str], rows: list[TagRow], problems: list[str]
+) -> list[str]:
+    """The classes as the masks number them, from 1: of a file beside the masks, or all labels in order."""
+    path = root / str(settings.masks) / NUMBERING
+    if not path.is_file():
+        return sorted({tag for row in rows for tag in row.tags})
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        problems.append(f"{path}: is not UTF-8 ({error.reason}); save it as UTF-8, a class a line")
+        return classes
+    names = [unicodedata.normalize("NFC", line.strip()) for line in lines if line.strip()]
+    missing = [name for name in classes if name not in names]
+    if missing or len({*names}) != len(names):
+        problems.append(
+            f"{path}: gives the number of each class in the masks, a class a line; "
+            + (f"{', '.join(missing)} are not there" if missing else "one stands there twice")
+        )
+        return classes
+    return names
 
 
 def _hashed_split(identity: str, val_share: float) -> str:

@@ -44,7 +44,7 @@ def read(config: PrepareDataConfig, workers: int) -> Source:
         job = partial(save_scene, folder, settings, wanted)
         records = in_processes(job, places, title="drawing scenes", workers=workers)
     masks = {record.id: f"masks/{record.id}.png" for record in records}
-    return Source(records, list(wanted), masks, label_map(wanted, CLASSES))
+    return Source(records, list(wanted), masks, label_map(CLASSES, wanted))
 
 
 def save_scene(folder: Path, settings: ScenesData, wanted: Sequence[str], place: tuple[str, int]) -> Record:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from models.knobs import Count, Fraction, Maybe, Name, Positive
 from pipeline.data.manifest import PREPARED, Record
 from pipeline.data.outlines import Outline
+from pipeline.data.saliency import SaliencyFiles
 from pipeline.run.files import expanded
 from pipeline.run.told import Told
 
@@ -50,7 +51,24 @@ class PrepareDataConfig(Told):
     max_megapixels: Positive
     tune: Fraction = 0.0
     validate_on: Literal["val", "tune"] = "val"
+    saliency: SaliencyFiles | None = None
     source: dict[str, Any]
+
+
+def label_map(own: Sequence[str], classes: Sequence[str]) -> list[int] | None:
+    """256 labels of this project by label of a mask file, for a choice of classes; None where they are equal.
+
+    Classes left out become background. Labels beyond those of the data set stay as they are, so that a mask that holds
+    one is still found out; 255 stays the ignored label.
+
+    Args:
+        own: the classes as the data set's masks number them, from 1.
+        classes: the foreground classes in use, in label order; all of them are among `own`.
+    """
+    if list(classes) == list(own):
+        return None
+    ours = {name: label for label, name in enumerate(classes, start=1)}
+    return [0, *(ours.get(name, 0) for name in own), *range(len(own) + 1, 256)]
 
 
 def data_root(config: PrepareDataConfig) -> Path:
@@ -59,19 +77,3 @@ def data_root(config: PrepareDataConfig) -> Path:
         return PREPARED / "scenes"
     assert config.root is not None, "configure refuses data.root = none for data sets that need it"
     return expanded(config.root)
-
-
-def label_map(chosen: Sequence[str], known: Sequence[str]) -> list[int] | None:
-    """256 labels of this project by the data set's label, for a choice of its classes; None for all in its own order.
-
-    Classes left out become background. Labels that the data set does not have stay as they are, so that a mask that
-    holds one is still found out; 255 stays the ignored label.
-
-    Args:
-        chosen: the classes of this project, in label order.
-        known: all classes of the data set, in its label order.
-    """
-    if list(chosen) == list(known):
-        return None
-    ours = {name: label for label, name in enumerate(chosen, start=1)}
-    return [0, *(ours.get(name, 0) for name in known), *range(len(known) + 1, 256)]

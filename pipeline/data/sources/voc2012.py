@@ -13,6 +13,9 @@ and their annotations, so SBD itself is needed for its two lists only; its masks
 from __future__ import annotations
 
 import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -36,6 +39,8 @@ AUG_LISTS = ("trainaug.txt", "train_aug.txt")
 VOC_PAGE = "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/"
 TEST_PAGE = "http://host.robots.ox.ac.uk:8080/"
 SBD_PAGE = "http://home.bharathh.info/pubs/codes/SBD/download.html"
+SBD_PARTS = ("cls", "img", "inst", "train.txt", "val.txt")
+UNPACKING = ".unpacking"
 
 
 def read(config: PrepareDataConfig, workers: int) -> Source:
@@ -64,7 +69,7 @@ def read(config: PrepareDataConfig, workers: int) -> Source:
         for image in [(home / "JPEGImages" / f"{identity}.jpg").relative_to(root).as_posix()]
     ]
     masks = _masks(root, home, [record for record in records if record.split in SPLITS], notes)
-    return Source(records, classes, masks, label_map(classes, CLASSES), notes, problems)
+    return Source(records, classes, masks, label_map(CLASSES, classes), notes, problems)
 
 
 # ---------------------------------------------------------------------------------------------------- lists
@@ -76,8 +81,14 @@ def _devkit(root: Path, download: bool) -> Path:
     homes = [place for place in places if (place / LISTS).is_dir()]
     if len(homes) > 1:
         raise UserError(f"data.root = {root}: VOC 2012 lies in {homes[0]} and in {homes[1]}; give one of them")
-    if homes:
+    above = root.parent.parent if root.parts[-2:] == ("VOCdevkit", "VOC2012") else root
+    if homes and not (above / UNPACKING).exists():
         return homes[0]
+    if homes and not download:
+        raise UserError(
+            f"data.root = {root}: unpacking VOC 2012 did not end ({above / UNPACKING} is there); set "
+            "data.voc2012.download to true, which takes it up again, or delete that mark once all is there"
+        )
     if not download:
         raise UserError(
             f"data.root = {root}: no {LISTS} there, nor in VOC2012 or VOCdevkit/VOC2012 below; "
@@ -85,12 +96,31 @@ def _devkit(root: Path, download: bool) -> Path:
         )
     from torchvision.datasets import VOCSegmentation
 
-    above = root.parent.parent if root.parts[-2:] == ("VOCdevkit", "VOC2012") else root
     try:
-        VOCSegmentation(str(above), year="2012", image_set="train", download=True)
+        with unpacking(above, "VOCdevkit"):
+            VOCSegmentation(str(above), year="2012", image_set="train", download=True)
     except (OSError, RuntimeError) as error:
         raise UserError(f"VOC 2012 could not be downloaded into {above} ({error}); fetch it from {VOC_PAGE}") from error
     return above / "VOCdevkit" / "VOC2012"
+
+
+@contextmanager
+def unpacking(folder: Path, makes: str) -> Iterator[None]:
+    """A mark in a folder while an archive is fetched and unpacked there; one that did not end leaves it.
+
+    Args:
+        folder: where the archive is unpacked.
+        makes: the folder in the archive; while it is not there nothing has been unpacked.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    mark = folder / UNPACKING
+    mark.touch()
+    try:
+        yield
+        mark.unlink()
+    finally:
+        if not (folder / makes).exists():
+            mark.unlink(missing_ok=True)
 
 
 def _splits(root: Path, home: Path, settings: VocData, problems: list[str]) -> dict[str, list[str]]:
@@ -139,11 +169,13 @@ def _added_lists(root: Path, home: Path, settings: VocData) -> list[Path]:
     if beside and settings.sbd_root is None:
         return beside[:1]
     sbd = expanded(settings.sbd_root) if settings.sbd_root else root / "sbd"
-    if settings.download and _sbd_lists(sbd) is None:
+    if settings.download and (_sbd_lists(sbd) is None or (sbd / UNPACKING).exists()):
         from torchvision.datasets import SBDataset
 
         try:
-            SBDataset(str(sbd), image_set="train", mode="segmentation", download=True)
+            with unpacking(sbd, "benchmark_RELEASE"):
+                _clear(sbd)
+                SBDataset(str(sbd), image_set="train", mode="segmentation", download=True)
         except (OSError, RuntimeError) as error:
             raise UserError(f"SBD could not be downloaded into {sbd} ({error}); fetch it from {SBD_PAGE}") from error
     lists = _sbd_lists(sbd)
@@ -154,6 +186,15 @@ def _added_lists(root: Path, home: Path, settings: VocData) -> list[Path]:
             f"{AUG_LISTS[0]} into {home / LISTS}"
         )
     return lists
+
+
+def _clear(sbd: Path) -> None:
+    """Remove what an unpacking that did not end has moved into place: torchvision moves nothing over it."""
+    for name in SBD_PARTS:
+        if (sbd / name).is_dir():
+            shutil.rmtree(sbd / name)
+        else:
+            (sbd / name).unlink(missing_ok=True)
 
 
 def _sbd_lists(sbd: Path) -> list[Path] | None:

@@ -226,6 +226,18 @@ def test_area_counts_present_classes_alone() -> None:
     assert none == 0
 
 
+def test_salient_cells_cost_no_area() -> None:
+    maps, tags = torch.tensor([[[4.0, 2.0], [0.0, 4.0]]])[None], torch.ones(1, 1)
+    saliency = torch.zeros(1, 4, 4)
+    knobs = EsolLossKnobs(area="max")
+    torch.testing.assert_close(area_loss(maps, tags, knobs, saliency), area_loss(maps, tags, knobs))
+    saliency[:, :2, :2] = 1
+    torch.testing.assert_close(
+        area_loss(maps, tags, knobs, saliency), torch.tensor(1.5 / 4), atol=1e-4, rtol=0, msg="the first cell is free"
+    )
+    assert area_loss(maps, tags, knobs, torch.ones(1, 4, 4)) == 0
+
+
 def test_terms_and_weights() -> None:
     network, (images, tags) = esol_network(displaced=True, kernel="trained"), example()
     knobs = EsolLossKnobs(inverse_weight=3.0, area_weight=0.5)

@@ -26,7 +26,7 @@ from pipeline.run.errors import UserError
 from pipeline.run.files import read_json
 from pipeline.run.told import told
 from tests.support import project as shared
-from tests.support.project import PHOTOGRAPHS, Pixels, write_masks, write_network, write_photographs
+from tests.support.project import PHOTOGRAPHS, SIZE, Pixels, write_masks, write_network, write_photographs
 from tests.support.stages import run
 from tests.support.tiny_networks import TINY, Tiny
 from tests.support.trainings import CLASSIFIER, LOCALIZER, WEIGHTS, Trainings, continued_equals_whole, here
@@ -93,7 +93,7 @@ def test_both_samplers_learn_and_the_classifier_stays(trainings: Trainings, kern
     assert network.expansion.branch.weight.any() and network.shrinkage.branch.weight.any()
     assert (network.expansion.weight is None) == (kernel == "dirac")
     about = read_json(trained.folder / LOCALIZER / "network.json", "")
-    assert about["form"] == {"kernel": kernel, "reach": 0.5, "clip": "quantile", "clip_level": 0.8}
+    assert about["form"] == {"kernel": kernel, "reach": 0.5, "clip": "quantile", "clip_level": 0.9}
 
 
 def test_history_has_the_terms_of_both_samplers(trainings: Trainings) -> None:
@@ -106,6 +106,17 @@ def test_history_has_the_terms_of_both_samplers(trainings: Trainings) -> None:
     assert all({"tags", "area"} <= set(row) and "inverse" not in row for row in second)
     before, after = (trained.checkpoint(name)["network"] for name in SAMPLERS)
     assert not any(after[name].ne(value).any() for name, value in before.items() if "exp" in name)
+
+
+def test_saliency_changes_shrinkage_alone(trainings: Trainings, tmp_path: Path) -> None:
+    for number in range(len(TAGS)):
+        Image.new("L", (SIZE[1], SIZE[0]), 255).save(tmp_path / f"{number}.png")
+    without, trained = trainings(), trainings(data__saliency=str(tmp_path))
+    assert trained.history("expansion") == without.history("expansion")
+    before, after = (some.history("shrinkage") for some in (without, trained))
+    assert all(row["area"] > 0 for row in before)
+    assert after[0]["area"] < before[0]["area"], "only what lies outside the photograph is not salient"
+    assert not torch.equal(trained.weights()["shrinkage.branch.weight"], without.weights()["shrinkage.branch.weight"])
 
 
 @pytest.mark.parametrize("which", SAMPLERS)

@@ -64,6 +64,11 @@ def test_largest_sum_of_both_mirror_images(network: Linear, views: list[Tensor])
     assert torch.allclose(predict(network, views, SIZE, "toco"), wanted, atol=1e-6)
 
 
+def test_sum_of_the_largest_of_both_mirror_images(network: Linear, views: list[Tensor]) -> None:
+    wanted = torch.stack([placed(torch.maximum(*both(network, view))) for view in views]).sum(0).softmax(0)
+    assert torch.allclose(predict(network, views, SIZE, "toco_coco"), wanted, atol=1e-6)
+
+
 @pytest.mark.parametrize("fusion", PREDICTIONS)
 def test_one_view_without_its_mirror_image_is_the_network_itself(
     network: Linear, views: list[Tensor], fusion: str

@@ -154,6 +154,9 @@ COCO: dict[str, dict[str, Any]] = {
         "localizer.toco.final_labels_start": 0.15,
         "localizer.optimisation.batch": 8,
         "localizer.optimisation.lr": 0.00006,
+        "predict.fusion": "toco_coco",
+        "predict.long_side": 448,
+        "predict.square": True,
     },
     "dual_branch": {
         "localizer.toco.temperature": 0.5,

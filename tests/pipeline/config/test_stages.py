@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -47,6 +48,9 @@ ELSEWHERE = {
 } | dict.fromkeys(Runtime.model_fields, "runtime")
 
 
+TRAININGS = {f"train_{name}" for name in ("classifier", "localizer", "affinity", "segmenter")}
+
+
 def changed_stages(method: str = "cam", **changes: Any) -> set[str]:
     before = stage_configs(resolve(shipped(method=method)))
     after = stage_configs(resolve(shipped(method=method, **changes)))
@@ -56,10 +60,11 @@ def changed_stages(method: str = "cam", **changes: Any) -> set[str]:
 def test_only_what_uses_a_knob_is_told_of_it() -> None:
     scored = {f"evaluate_{artefact}" for artefact in ("rules", "seeds", "refined", "masks")}
     assert changed_stages(bg_thresh="none") == {"choose_background", "make_masks", *scored, "report"}
-    assert changed_stages(device="cpu", processes=4, workers=1) == set()
-    trainings = {"train_classifier", "train_localizer", "train_affinity", "train_segmenter"}
-    everything = {f"evaluate_{name}" for name in EVALUATED} | {"report"}
-    assert changed_stages(precision__training="bfloat16") == trainings | everything
+    assert changed_stages(device="cpu", workers=1) == set()
+    scores = {f"evaluate_{name}" for name in EVALUATED}
+    assert changed_stages(processes=4) == {*TRAININGS, *scores}
+    everything = {*scores, "report"}
+    assert changed_stages(precision__training="bfloat16") == {*TRAININGS, *everything}
     viewers = {"train_classifier", "train_localizer", "extract_cams", "refine_cams", "predict"}
     assert changed_stages(precision__inference="tf32") == viewers | everything
     assert changed_stages(data__watch="labels.csv") == set()
@@ -71,6 +76,29 @@ def test_only_what_uses_a_knob_is_told_of_it() -> None:
     assert "train_classifier" not in changed_stages(segmenter__optimisation__epochs=3)
     assert "train_localizer" not in changed_stages("bao", cams__scales=[1.0, 2.0])
     assert "train_localizer" in changed_stages("bao_static", cams__scales=[1.0, 2.0])
+
+
+@pytest.mark.parametrize(
+    ("method", "knob", "stage"),
+    [
+        ("cam", "classifier__weights", "train_classifier"),
+        ("cam", "segmenter__weights", "train_segmenter"),
+        ("irn", "affinity__weights", "train_affinity"),
+        ("toco", "localizer__toco__weights", "train_localizer"),
+    ],
+)
+def test_weights_count_by_their_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, knob: str, stage: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "weights.pth"
+
+    def told_of(content: str) -> dict[str, Any]:
+        path.write_text(content)
+        return stage_configs(resolve(shipped(method=method, **{knob: str(path)})))
+
+    before, after = told_of("one"), told_of("other")
+    assert {name for name in before if before[name] != after[name]} == {stage}
 
 
 @pytest.mark.parametrize(
@@ -101,6 +129,8 @@ def told_as(name: str) -> tuple[str, str]:
     """The stage that is told of a knob, and the dotted name that it has there."""
     group, _, rest = name.partition(".")
     inner = rest.partition(".")[0]
+    if name == "data.saliency":
+        return STAGES[group], "saliency.folder"
     if group == "data" and inner in DATA_SETS:
         return STAGES[group], f"source{rest.removeprefix(inner)}"
     if group == "localizer" and inner in ("amn", "bao", "toco", "dual_branch", "esol"):
@@ -108,10 +138,11 @@ def told_as(name: str) -> tuple[str, str]:
     return STAGES[group], rest
 
 
-def test_every_knob_reaches_a_stage_or_the_runtime() -> None:
+def test_every_knob_reaches_a_stage_or_the_runtime(tmp_path: Path) -> None:
     told: dict[str, set[str]] = {}
     for number, method in enumerate(("cam", "amn", "bao", "toco", "dual_branch", "esol", "adcam")):
-        params = resolve(shipped(method=method, data__name=DATA_SETS[number % 4], data__root="/photographs"))
+        data = {"data__name": DATA_SETS[number % 4], "data__root": "/photographs", "data__saliency": str(tmp_path)}
+        params = resolve(shipped(method=method, **data))
         configs = stage_configs(params)
         assert set(leaves(configs["report"]["params"])) == set(leaves(shown(params)))
         for stage, config in configs.items():
@@ -196,7 +227,7 @@ def test_masks_are_told_of_what_makes_them_alone() -> None:
 def test_other_scales_of_the_predictions_train_nothing() -> None:
     told = {"predict", "evaluate_segmenter", "report"}
     assert changed_stages(predict__scales=[1.0, 1.5]) == changed_stages(predict__crf="deeplab") == told
-    assert changed_stages(predict__long_side=320) == {"predict", "report"}
+    assert changed_stages(predict__long_side=320) == changed_stages(predict__square=True) == told
 
 
 def test_true_masks_are_said_to_come_of_no_threshold_and_no_crf() -> None:

@@ -51,5 +51,5 @@ def test_a_reader_s_labels_are_checked_too(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setitem(ground_truth.READERS, "boxes", MaskFiles(boxes_of))
     Path("annotations.json").write_text(json.dumps({"one": [[3, 0, 1, 0, 1]]}))
     save_ground_truth(PREPARED, {"one": "annotations.json"}, None, "boxes")
-    with pytest.raises(UserError, match="label 3 in the mask, but there are 2 classes"):
+    with pytest.raises(UserError, match="label 3 in the mask is that of no class"):
         GroundTruth(MANIFEST, tmp_path).read(RECORD)

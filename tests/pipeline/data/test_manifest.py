@@ -46,3 +46,8 @@ def test_missing_and_damaged_manifests_name_the_stage(tmp_path: Path, monkeypatc
     (PREPARED / "manifest.csv").write_text("id,split\n")
     with pytest.raises(UserError, match=r"has columns \['id', 'split'\]"):
         load_manifest()
+    header = b"id,split,image,width,height,tags,sha256\n"
+    for damaged in (b"", b"\xff\xfe", header + b"a,train,a.png,,4,,\n", header + b"a,train,a.png,3,4,,01"):
+        (PREPARED / "manifest.csv").write_bytes(damaged)
+        with pytest.raises(UserError, match=r"manifest\.csv is damaged"):
+            load_manifest()

@@ -10,10 +10,24 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.data.masks import read_mask, write_mask
+from pipeline.data.masks import read_mask, whole, write_mask
 from pipeline.run.errors import UserError
 
 LABELS = np.array([[0, 1, 2], [3, 1, 0]], dtype=np.uint8)
+
+
+@pytest.mark.parametrize("damage", ["none", "missing", "empty", "cut", "flipped"])
+def test_damaged_masks_are_not_whole(tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.png"
+    write_mask(path, np.arange(24, dtype=np.uint8).reshape(4, 6))
+    data = path.read_bytes()
+    place = data.index(b"IDAT") + 8
+    flipped = data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+    path.write_bytes({"empty": b"", "cut": data[:-20], "flipped": flipped}.get(damage, data))
+    if damage == "missing":
+        path.unlink()
+    assert whole(path) == (damage == "none")
+    assert ("damaged" in capsys.readouterr().out) == (damage in ("empty", "cut", "flipped"))
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:

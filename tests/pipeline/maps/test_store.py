@@ -129,3 +129,14 @@ def test_shards_that_cannot_be_opened_are_not_whole(tmp_path: Path) -> None:
     assert whole(path)
     path.write_bytes(path.read_bytes()[:-10])
     assert not whole(path)
+
+
+def test_a_flipped_bit_is_found_by_its_checksum(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = shard_path(tmp_path, 0)
+    write_shard(path, [entry("x", (1,))], {})
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"is damaged \(the checksum of x does not fit"):
+        read_entry(path, "x")
+    assert not whole(path) and "is damaged; it is made anew" in capsys.readouterr().out

@@ -115,6 +115,14 @@ def test_damaged_checkpoint_is_moved_aside_and_said(damage: str, capsys: pytest.
     assert not path.exists() and Path("checkpoint.pt.damaged").exists()
 
 
+def test_checkpoint_of_another_run_is_moved_aside_and_said(capsys: pytest.CaptureFixture[str]) -> None:
+    save_checkpoint(Path("one/checkpoint.pt"), {"weights": torch.arange(3.0)})
+    Path("other").mkdir()
+    Path("one/checkpoint.pt").replace("other/checkpoint.pt")
+    assert load_checkpoint(Path("other/checkpoint.pt")) is None
+    assert "checkpoint.pt is of another run, and moved to" in capsys.readouterr().out
+
+
 def test_checkpoint_refuses_pickled_objects() -> None:
     torch.save({"path": Path()}, "bad.pt")
     with pytest.raises(Exception, match=r"[Ww]eights"):

@@ -31,9 +31,9 @@ def test_before_configure_it_is_said_what_to_run() -> None:
         told("refine_cams", RefineCamsConfig)
 
 
-@pytest.mark.parametrize("text", ["{", '{"rule": "walk"}', '{"rule": "par", "steps": 3}', "[]"])
+@pytest.mark.parametrize("text", ["{", "\udcff", '{"rule": "walk"}', '{"rule": "par", "steps": 3}', "[]"])
 def test_other_content_is_refused(text: str) -> None:
     CONFIG.mkdir(parents=True)
-    (CONFIG / "refine_cams.json").write_text(text)
+    (CONFIG / "refine_cams.json").write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(UserError, match=r"refine_cams\.json is not what configure writes"):
         told("refine_cams", RefineCamsConfig)

@@ -213,3 +213,17 @@ def test_killed_loader_is_said_in_a_sentence(monkeypatch: pytest.MonkeyPatch, wo
     write_runtime(workspace, workers=1)
     with pytest.raises(UserError, match=r"a process that loads images was killed.*workers \(now 1\)"):
         train(here())
+
+
+def test_image_that_a_loader_cannot_read_is_said_in_its_own_sentence(
+    monkeypatch: pytest.MonkeyPatch, workspace: Path
+) -> None:
+    def refuse(self: TinyDataset, index: int, rng: np.random.Generator) -> dict[str, Any]:
+        raise UserError("a.png: not found; restore the file")
+
+    monkeypatch.setattr(TinyDataset, "sample", refuse)
+    for workers in (0, 1):
+        write_runtime(workspace, workers=workers)
+        with pytest.raises(UserError) as caught:
+            train(here())
+        assert str(caught.value) == "a.png: not found; restore the file"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -52,6 +54,12 @@ def test_damaged_and_missing_networks_name_the_stage(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(UserError, match=r"cannot be loaded .* `dvc repro -f train_classifier`"):
         load_network(tmp_path, "train_classifier")
+    write_network(tmp_path, DESCRIPTION)
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"cannot be loaded \(the checksum does not fit"):
+        load_network(tmp_path, "train_classifier")
 
 
 @pytest.mark.parametrize("below", ["", "state_dict", "model"])
@@ -81,6 +89,52 @@ def test_other_files_are_refused(tmp_path: Path, content: object, message: str) 
         torch.save(content, tmp_path / "weights.pth")
     with pytest.raises(UserError, match=message):
         read_state(tmp_path / "weights.pth")
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "the file is empty; fetch it again"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "pointer of Git LFS.*git lfs pull"),
+        (b"\n<!DOCTYPE html><html></html>", "it is a web page"),
+        (b"PK\x03\x04 cut", "damaged, or holds objects"),
+        (b"weights", "no file of PyTorch or safetensors"),
+    ],
+)
+def test_files_that_are_no_weights_are_said_in_our_words(
+    tmp_path: Path, content: bytes, words: str, suffix: str
+) -> None:
+    path = tmp_path / f"weights.{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=words) as caught:
+        read_state(path)
+    assert "weights_only" not in str(caught.value), "a switch that does not exist here"
+
+
+def test_pickled_objects_are_refused_in_our_words(tmp_path: Path) -> None:
+    refused = r"it holds [\w.]+; python -m tools.convert_weights|holds objects beside tensors"
+    for content in (argparse.Namespace(lr=1), {"weight": torch.ones(1), "best": np.float64(3)}):
+        torch.save(content, tmp_path / "weights.pth")
+        with pytest.raises(UserError, match=refused) as caught:
+            read_state(tmp_path / "weights.pth")
+        assert "weights_only" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (torch.ones(2, dtype=torch.int8), "weight is int8"),
+        (torch.ones(2, dtype=torch.bool), "weight is bool"),
+        (torch.ones(2, dtype=torch.complex64), "weight is complex64"),
+        (torch.tensor([1.0, float("nan")]), "weight holds NaN or an infinity"),
+        (torch.tensor([1.0, float("inf")]), "weight holds NaN or an infinity"),
+    ],
+)
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path, value: torch.Tensor, words: str) -> None:
+    torch.save({"a.weight": value, "a.bias": torch.ones(1), "a.counter": torch.ones(1).long()}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=words):
+        read_state(tmp_path / "w.pth")
 
 
 def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from pipeline.data.ground_truth import GroundTruth
 from pipeline.data.masks import write_mask
+from pipeline.data.photographs import read_photograph
 from pipeline.run.errors import UserError
 from tests.support.sources import (
     SPLIT_HEADER,
@@ -225,8 +227,9 @@ def test_changed_masks_change_what_evaluate_depends_on() -> None:
 @pytest.mark.parametrize(
     ("labels", "words"),
     [
-        (np.full((4, 6), 2, np.uint8), "label 2 in the mask, but there are 1 classes"),
+        (np.full((4, 6), 2, np.uint8), "label 2 in the mask is that of no class"),
         (np.zeros((6, 4), np.uint8), "mask of 4x6 for a photograph of 6x4"),
+        (np.full((4, 6), 255, np.uint8), "all 1 masks hold 0 and 255 alone, such as masks/a.png; 255 is void here"),
     ],
 )
 def test_masks_are_checked_with_the_photographs(labels: np.ndarray, words: str) -> None:
@@ -245,3 +248,79 @@ def test_copies_of_a_photograph_are_said() -> None:
     prepare(folder())
     assert "1 photographs are in train and in val, so that val tells nothing of them, under other names" in notes()
     assert "1 photographs have other tags elsewhere, under other names: c.png is d.png" in notes()
+
+
+def three_classes(classes: Any = "all") -> np.ndarray:
+    """The label that this project gives each label of a mask with cat, dog and emu, as the sorted tags number them."""
+    photos("a.png", "b.png")
+    table("a.png,dog|emu|cat,train", "b.png,cat,val", header=SPLIT_HEADER)
+    write_mask(Path("photos/masks/a.png"), np.array([[0, 1, 2, 3, 255, 0]] * 4, np.uint8))
+    manifest = prepare(folder(masks="masks", classes=classes))
+    return GroundTruth(manifest, Path("photos")).read(manifest.records[0])[0]
+
+
+@pytest.mark.parametrize(
+    ("classes", "labels"),
+    [
+        ("all", [0, 1, 2, 3, 255, 0]),
+        (["emu"], [0, 0, 0, 1, 255, 0]),
+        (["emu", "cat"], [0, 2, 0, 1, 255, 0]),
+        (["dog", "emu", "cat"], [0, 3, 1, 2, 255, 0]),
+    ],
+)
+def test_masks_number_classes_in_one_way_whatever_is_chosen(classes: object, labels: list[int]) -> None:
+    assert three_classes(classes=classes).tolist() == labels
+
+
+def test_a_file_beside_the_masks_numbers_their_classes() -> None:
+    Path("photos/masks").mkdir()
+    Path("photos/masks/classes.txt").write_text("\ufeffemu\r\nfox\r\n\r\ncat\r\ndog\r\n", encoding="utf-8")
+    write_mask(Path("photos/masks/b.png"), np.full((4, 6), 5, np.uint8))
+    with pytest.raises(UserError, match="label 5 in the mask is that of no class"):
+        three_classes(classes=["dog"])
+    Path("photos/masks/b.png").unlink()
+    assert three_classes(classes=["dog", "emu"]).tolist() == [0, 2, 0, 0, 255, 0]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("cat\ndog\n", "emu are not there"), ("cat\ncat\ndog\nemu\n", "stands there twice"), ("\udcff", "is not UTF-8")],
+)
+def test_numbering_that_cannot_be_used_is_refused(text: str, words: str) -> None:
+    Path("photos/masks").mkdir()
+    Path("photos/masks/classes.txt").write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(UserError, match=rf"photos/masks/classes\.txt: .*{words}"):
+        three_classes()
+
+
+@pytest.mark.parametrize(
+    ("tags", "words"),
+    [
+        (("cat", "Cat"), "the labels 'Cat', 'cat' look alike"),
+        (("cat", "cat\u200b"), r"the labels 'cat', 'cat\u200b' look alike"),
+        (("cat", '"cat,dog"'), "the label 'cat,dog' holds a comma or a semicolon; labels are separated by |"),
+        (("cat", "dog; cat"), "the label 'dog; cat' holds a comma or a semicolon"),
+        (("cat", "Background"), "a class is named background"),
+    ],
+)
+def test_labels_that_are_hardly_meant_are_refused(tags: tuple[str, str], words: str) -> None:
+    photos("a.png", "b.png")
+    table(f"a.png,{tags[0]},train", f"b.png,{tags[1]},val", header=SPLIT_HEADER)
+    assert words in refusal(folder())
+
+
+def test_a_comma_in_a_label_is_said() -> None:
+    photos("a.png", "b.png")
+    table('a.png,"chair, wooden",train', "b.png,cat,val", header=SPLIT_HEADER)
+    assert prepare(folder()).classes == ("cat", "chair, wooden")
+    assert "the label 'chair, wooden' holds a comma or a semicolon" in notes()
+
+
+def test_a_photograph_that_was_replaced_is_noticed_where_it_is_read() -> None:
+    photos("a.png", "b.png")
+    table("a.png,cat,train", "b.png,cat,val", header=SPLIT_HEADER)
+    manifest = prepare(folder())
+    read_photograph(Path("photos"), manifest.records[0])
+    photo("a.png", colour="blue")
+    with pytest.raises(UserError, match=r"a\.png is another one than prepare_data saw; run `dvc repro --force prepare"):
+        read_photograph(Path("photos"), manifest.records[0])

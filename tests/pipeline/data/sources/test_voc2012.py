@@ -251,6 +251,45 @@ def test_voc_and_sbd_are_downloaded_where_missing(monkeypatch: pytest.MonkeyPatc
     assert calls == [("photos", "2012", "train", True), (f"{root}/sbd", "segmentation", "train", True)]
 
 
+def test_unpacking_that_did_not_end_is_taken_up_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def unpack(place: str, fail: bool) -> None:
+        calls.append(place)
+        devkit(monkeypatch, ["1cat"], ["2dog"], "VOCdevkit/VOC2012", more=["3cow"])
+        if fail:
+            raise KeyboardInterrupt
+
+    def unpack_sbd(place: str, fail: bool) -> None:
+        calls.append(place)
+        assert not (Path(place) / "img").exists(), "torchvision moves nothing over it"
+        for name in ("img", "benchmark_RELEASE"):
+            (Path(place) / name).mkdir(parents=True, exist_ok=True)
+        write_text(Path(place) / "train.txt", "3cow\n")
+        write_text(Path(place) / "val.txt", "2dog\n")
+        if fail:
+            raise KeyboardInterrupt
+
+    def run(voc_fails: bool, sbd_fails: bool) -> None:
+        monkeypatch.setattr("torchvision.datasets.VOCSegmentation", lambda place, **_: unpack(place, voc_fails))
+        monkeypatch.setattr("torchvision.datasets.SBDataset", lambda place, **_: unpack_sbd(place, sbd_fails))
+        prepare(voc("train_aug", download=True))
+
+    monkeypatch.setitem(voc2012.COUNTS, "train_aug", 2)
+    for fails in ((True, False), (False, True)):
+        with pytest.raises(KeyboardInterrupt):
+            run(*fails)
+    run(False, False)
+    run(False, False)
+    assert calls == ["photos", "photos", "photos/sbd", "photos/sbd"]
+
+
+def test_unpacking_that_did_not_end_is_said_where_nothing_may_be_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    devkit(monkeypatch, ["1cat"], ["2dog"])
+    Path("photos/.unpacking").touch()
+    assert "unpacking VOC 2012 did not end" in refusal(voc())
+
+
 def test_failed_downloads_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise OSError("no network")
