@@ -5,7 +5,7 @@ METHOD ?= cam
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help setup repro test quick lint smoke instrument campaign knobs cards status experiments bench-walk bench-crf bench-attention bench-memory complexity paper-check gpu-check clean
+.PHONY: help setup repro test quick lint smoke instrument campaign knobs cards status experiments bench-walk bench-crf bench-attention complexity paper-check gpu-check clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -63,9 +63,6 @@ bench-crf: setup  ## CRF: two labellings in one field beside separate runs
 
 bench-attention: setup  ## TransCAM: peak memory by how attention is kept, beside stacking it
 	python -m tools.bench_attention
-
-bench-memory: setup  ## training: CPU seconds of a step by what the allocator is told
-	python -m tools.bench_memory
 
 paper-check: setup  ## every paper preset, whole, on a CPU: three steps of each training, as for VOC and COCO
 	python -m tools.paper_check

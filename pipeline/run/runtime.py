@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -20,7 +19,6 @@ from models.knobs import Format
 from pipeline.run.errors import UserError
 from pipeline.run.told import Runtime
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 MIXED = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 """Formats that forward passes are lowered to where that is safe (autocast)."""
 
@@ -86,18 +84,6 @@ def be_deterministic() -> None:
     torch.backends.cuda.enable_cudnn_sdp(False)
 
 
-def keep_freed_memory() -> None:
-    """Let the C library keep large blocks that are freed, for the next tensor of that size.
-
-    Else each of them is returned to the system and paid again in page faults (`make bench-memory`).
-    Where the library has no such switch, nothing changes.
-    """
-    with suppress(OSError, AttributeError):
-        library = ctypes.CDLL(None)
-        library.mallopt(M_MMAP_THRESHOLD, 2**30)
-        library.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
-
-
 def derived_seed(*parts: int | str) -> int:
     """A 63-bit seed from the parts, the same on every machine and in every run."""
     digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
@@ -132,7 +118,6 @@ def barrier() -> None:
 def distributed(runtime: Runtime) -> Iterator[Machine]:
     """The machine; under torchrun also join the process group that it describes in the environment."""
     be_deterministic()
-    keep_freed_memory()
     machine = machine_of(runtime)
     if "LOCAL_RANK" not in os.environ:
         yield machine

@@ -1,10 +1,7 @@
-"""Number formats of networks: what a machine computes in, and what it says of it; freed memory."""
+"""Number formats of networks: what a machine computes in, and what it says of it."""
 
 from __future__ import annotations
 
-import platform
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
@@ -45,21 +42,3 @@ def test_another_format_leaves_the_machine_as_it_is() -> None:
     assert (timed.precision, other.precision, other.workers) == ("float32", "bfloat16", 3)
     other.step_done()
     assert len(timed.ends) == 1, "it notes its steps in the same place"
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has the switch")
-def test_freed_memory_is_kept() -> None:
-    """In a process of its own, since it holds for all of it."""
-    code = (
-        "import resource, torch\n"
-        "from pipeline.run.runtime import keep_freed_memory\n"
-        "{}\n"
-        "for _ in range(20): torch.ones(16, 2**20)\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)"
-    )
-    plain, kept = (
-        int(subprocess.run([sys.executable, "-c", code.format(what)], capture_output=True, check=True).stdout)
-        for what in ("pass", "keep_freed_memory()")
-    )
-    blocks = 20 * 16 * 2**22 / 4096 / 512  # should the system hand out pages of 2 MiB
-    assert kept < plain - blocks / 2
