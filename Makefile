@@ -5,7 +5,7 @@ METHOD ?= cam
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help setup repro test quick lint smoke instrument campaign knobs cards status experiments bench-walk bench-crf bench-attention complexity paper-check gpu-check clean
+.PHONY: help setup repro predict test quick lint smoke instrument campaign knobs cards status experiments bench-walk bench-crf bench-attention complexity paper-check gpu-check clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -20,6 +20,9 @@ $(VENV)/.installed: requirements.txt
 repro: setup  ## run the pipeline on what params.yaml names (bundled scenes), to the report
 	dvc repro
 	@echo "Report: $(CURDIR)/metrics/report/index.html"
+
+predict: setup  ## masks of any photographs by the trained network: make predict IN=holiday OUT=masks
+	python -m pipeline.predict "$(IN)" --out "$(OUT)"
 
 test: setup lint  ## lint and all tests
 	pytest -n 2 --dist loadfile

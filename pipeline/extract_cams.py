@@ -14,24 +14,22 @@ from pathlib import Path
 import torch
 
 from models.propagation.rules import load_rule
-from pipeline.config.cams import CamsKnobs
 from pipeline.data.manifest import PREPARED, load_manifest
 from pipeline.maps.extraction import extend_store, rule_folder
+from pipeline.maps.localize import ExtractCamsConfig, Localizer
 from pipeline.maps.store import copy_shards
 from pipeline.run.files import new_folder
 from pipeline.run.resume import resume_folder
 from pipeline.run.runtime import Machine, barrier, rank
 from pipeline.run.stage import run_distributed_stage
-from pipeline.run.told import InferenceTold, told
+from pipeline.run.told import told
 from pipeline.scoring.artefacts import VALIDATION
 from pipeline.training.weights import load_network
 
+__all__ = ["ExtractCamsConfig", "Localizer", "main"]
+
 LOCALIZER, OUTPUT, COMPARED = Path("data/localizer"), Path("data/seeds"), Path("data/rules")
 HELD_OUT = VALIDATION / "seeds"
-
-
-class ExtractCamsConfig(CamsKnobs, InferenceTold):
-    """What extract_cams is told."""
 
 
 def main(machine: Machine) -> None:

@@ -1,7 +1,8 @@
 """Stage make_masks: from maps to pseudo masks: background threshold, dense CRF, ignored region, palette PNG.
 
-For full supervision (`masks.source = truth`) the ground-truth masks take their place. A mask that is made is never made
-again after a kill.
+For full supervision (`masks.source = truth`) the ground-truth masks take their place. Where there are maps of
+validation photographs (`cams.validation`), `data/validation/masks` gets theirs, which no stage reads. A mask that is
+made is never made again after a kill.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ from pipeline.maps.per_photograph import map_photographs
 from pipeline.run.files import new_folder
 from pipeline.run.stage import run_light_stage
 from pipeline.run.told import Runtime, Told, told
+from pipeline.scoring.artefacts import VALIDATION
 
-INPUT, OUTPUT = Path("data/refined"), Path("data/masks")
+INPUT = {"train": Path("data/refined"), "val": VALIDATION / "refined"}
+OUTPUT = {"train": Path("data/masks"), "val": VALIDATION / "masks"}
 TRUE_MASKS = "pipeline.maps.true_masks"  # reads ground truth, so it is loaded for full supervision alone
 
 
@@ -34,32 +37,50 @@ class MakeMasksConfig(MaskRules, Told):
 
 
 def main(runtime: Runtime) -> None:
-    """Make the mask of every training photograph."""
-    config, manifest = told("make_masks", MakeMasksConfig), load_manifest().split("train")
-    with new_folder(OUTPUT) as output:
-        if config.source == "truth":
-            import_module(TRUE_MASKS).write_true_masks(manifest, runtime.folder, output)
-        else:
-            write_pseudo_masks(manifest, config, runtime, output)
+    """Make the mask of every training photograph, and of every validation photograph that has maps."""
+    config, manifest = told("make_masks", MakeMasksConfig), load_manifest()
+    if config.source == "truth":
+        with new_folder(OUTPUT["train"]) as output:
+            import_module(TRUE_MASKS).write_true_masks(manifest.split("train"), runtime.folder, output)
+        with new_folder(OUTPUT["val"]):
+            return
+    write_pseudo_masks(manifest, config, runtime)
 
 
-def write_pseudo_masks(manifest: Manifest, config: MakeMasksConfig, runtime: Runtime, output: Path) -> None:
-    """Make the pseudo masks that are not there yet, in a pool of processes, then put all of them into place."""
+def write_pseudo_masks(manifest: Manifest, config: MakeMasksConfig, runtime: Runtime) -> None:
+    """Make the pseudo masks that are not there yet, then put all of them into place."""
     from pipeline.run.resume import resume_folder  # PyTorch is not needed for true masks
 
     if config.saliency is not None:
         config.saliency.check_unchanged()
-    config = config.model_copy(update={"bg_thresh": threshold_of(config.bg_thresh, INPUT)})
-    with resume_folder("make_masks", config, [INPUT, PREPARED / "manifest.csv", PREPARED / "classes.json"]) as folder:
-        paths = {record.id: folder / "masks" / f"{record.id}.png" for record in manifest.records}
-        missing = [record for record in manifest.records if not whole(paths[record.id])]
-        job = partial(make_mask, config=config, root=runtime.folder, output=folder / "masks")
-        map_photographs(job, INPUT, missing, "masks", runtime.workers)
-        for path in paths.values():
-            shutil.copyfile(path, output / path.name)
-    if not any(shows_a_class(output / f"{record.id}.png", record) for record in manifest.records):
+    config = config.model_copy(update={"bg_thresh": threshold_of(config.bg_thresh, INPUT["train"])})
+    inputs = [*INPUT.values(), PREPARED / "manifest.csv", PREPARED / "classes.json"]
+    with resume_folder("make_masks", config, inputs) as folder:
+        made = {
+            split: extend_masks(manifest.split(split), store, config, runtime, folder / split)
+            for split, store in INPUT.items()
+            if split == "train" or any(store.glob("*"))
+        }
+        for split, place in OUTPUT.items():
+            with new_folder(place) as output:
+                for path in made.get(split, []):
+                    shutil.copyfile(path, output / path.name)
+    if not any(
+        shows_a_class(OUTPUT["train"] / f"{record.id}.png", record) for record in manifest.split("train").records
+    ):
         knob = "masks.confidence_pair" if config.confidence_pair else "bg_thresh"
         print(f"WARNING: every mask is background only; lower {knob} ({config.confidence_pair or config.bg_thresh})")
+
+
+def extend_masks(
+    manifest: Manifest, store: Path, config: MakeMasksConfig, runtime: Runtime, folder: Path
+) -> list[Path]:
+    """Make the masks of a split that are not there yet, in a pool of processes; gives the paths of all of them."""
+    paths = {record.id: folder / f"{record.id}.png" for record in manifest.records}
+    missing = [record for record in manifest.records if not whole(paths[record.id])]
+    job = partial(make_mask, config=config, root=runtime.folder, output=folder)
+    map_photographs(job, store, missing, "masks", runtime.workers)
+    return [*paths.values()]
 
 
 def shows_a_class(path: Path, record: Record) -> bool:

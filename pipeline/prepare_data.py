@@ -152,11 +152,11 @@ def check_masks(root: Path, source: Source, records: list[Record], workers: int)
 
 
 def check_saliency(records: list[Record], config: PrepareDataConfig, workers: int) -> list[str]:
-    """Read the saliency map of every training photograph once; one line for each that cannot be used."""
+    """Read the saliency map of every photograph that gets a mask once; one line for each that cannot be used."""
     if config.saliency is None:
         return []
-    training = [record for record in records if record.split == "train"]
-    return saliency_problems(expanded(config.saliency.folder), training, workers)
+    masked = [record for record in records if record.split in config.saliency_splits]
+    return saliency_problems(expanded(config.saliency.folder), masked, workers)
 
 
 def draw_masks(source: Source, records: list[Record], workers: int) -> tuple[dict[str, str], dict[str, str]]:

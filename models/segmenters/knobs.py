@@ -18,6 +18,7 @@ from models.knobs import (
     Optimisation,
     Scales,
     Side,
+    WorkingSide,
     knob,
 )
 from models.registry import SEGMENTERS
@@ -73,4 +74,5 @@ class PredictKnobs(Knobs):
         "scales, each the largest of both mirror images: ToCo, released, COCO)",
     )
     crf: Annotated[KernelName | None, Maybe] = knob(None, "kernels of the CRF on predictions, or none")
+    max_side: WorkingSide = knob(1024, "the CRF works at most at this longer side; masks have the photograph's size")
     crf_iterations: Annotated[Count | None, Maybe] = knob(None, "of that CRF; none: as the kernels' paper has them")

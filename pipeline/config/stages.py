@@ -63,6 +63,7 @@ def _knobs(params: Params) -> dict[str, Json]:
     data = {key: p["data"][key] for key in ("name", "root", "classes", "limit", "max_megapixels")}
     saliency = saliency_files(params)
     data |= {key: p["data"][key] for key in ("tune", "validate_on")} | saliency
+    data |= {"saliency_splits": ["train", "val"]} if saliency and params.cams.validation else {}
     protocols = _protocols(params, saliency)
     with_threshold = {"rules", "seeds", "refined", *(["masks"] if _masks_have_a_threshold(params) else [])}
     evaluated = {

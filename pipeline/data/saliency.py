@@ -57,7 +57,7 @@ def read_saliency(folder: Path, record: Record) -> Saliency:
     """
     path = folder / f"{record.id}.png"
     if not path.is_file():
-        raise UserError(f"{path}: saliency map not found; every training photograph needs one")
+        raise UserError(f"{path}: saliency map not found; every photograph that gets a mask needs one")
     try:
         return read_mask(path, record.size).astype(np.float32) / np.float32(255)
     except UserError as error:
@@ -65,7 +65,7 @@ def read_saliency(folder: Path, record: Record) -> Saliency:
 
 
 def saliency_problems(folder: Path, records: list[Record], workers: int) -> list[str]:
-    """One line for each training photograph whose map is missing or cannot be used."""
+    """One line for each photograph whose map is missing or cannot be used."""
 
     def problem(record: Record) -> str | None:
         try:

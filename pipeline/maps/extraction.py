@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
@@ -79,21 +81,48 @@ def shard_entries(
         for batch in same_size_batches(records, config.batch):
             images = [photographs.read(record) for record in batch]
             classes = [tuple(manifest.class_ids(record)) for record in batch]
-            scales: list[dict[str, list[Tensor]]] = []
-            extents: list[tuple[int, int]] = []
-            for scale in config.scales:
-                size = view_size(batch[0].size, scale, config.long_side, config.square)
-                normalisation = (network.backbone.mean, network.backbone.std)
-                views = torch.stack([resized_view(image, size, normalisation) for image in images])
-                scales.append(view_maps(network, views, classes, class_count, config, machine))
-                grid = scales[-1][config.rules[0]][0].shape[1:]
-                extents.append(grid_extent(batch[0].size, size, grid, network.stride))
-            for number, (record, class_ids) in enumerate(zip(batch, classes, strict=True)):
-                for text in config.rules:
-                    maps = [found[text][number] for found in scales]
-                    entries[text][record.id] = cam_entry(network, record, class_ids, maps, extents, config)
+            for text, found in batch_entries(network, batch, images, classes, class_count, config, machine).items():
+                entries[text] |= {entry.id: entry for entry in found}
             progress.update(len(batch))
     return {text: [entries[text][record.id] for record in records] for text in config.rules}
+
+
+def batch_entries(
+    network: Localizer,
+    batch: Sequence[Record],
+    images: Sequence[NDArray[np.uint8]],
+    classes: Sequence[tuple[int, ...]],
+    class_count: int,
+    config: CamsKnobs,
+    machine: Machine,
+) -> dict[str, list[CamEntry]]:
+    """The maps of photographs of one size, by rule.
+
+    Args:
+        network: on its device, in evaluation mode.
+        batch: the photographs' records; ids and sizes are read.
+        images: (H, W, 3) uint8 each.
+        classes: mask labels (1-based) of the classes of each.
+        class_count: of the data set.
+        config: scales, rules and so on.
+        machine: where the network is.
+    """
+    scales: list[dict[str, list[Tensor]]] = []
+    extents: list[tuple[int, int]] = []
+    for scale in config.scales:
+        size = view_size(batch[0].size, scale, config.long_side, config.square)
+        normalisation = (network.backbone.mean, network.backbone.std)
+        views = torch.stack([resized_view(image, size, normalisation) for image in images])
+        scales.append(view_maps(network, views, classes, class_count, config, machine))
+        grid = scales[-1][config.rules[0]][0].shape[1:]
+        extents.append(grid_extent(batch[0].size, size, grid, network.stride))
+    return {
+        text: [
+            cam_entry(network, record, class_ids, [found[text][number] for found in scales], extents, config)
+            for number, (record, class_ids) in enumerate(zip(batch, classes, strict=True))
+        ]
+        for text in config.rules
+    }
 
 
 def cam_entry(

@@ -103,3 +103,25 @@ def test_killed_masks_go_on_where_they_stopped(tmp_path: Path, monkeypatch: pyte
     run_light(make_masks)
     assert written == ["2"], "the last one, after the two of the killed run"
     assert {path.name: path.read_bytes() for path in Path("data/masks").iterdir()} == whole
+
+
+def test_validation_photographs_get_masks_where_they_have_maps(manifest: Manifest) -> None:
+    write_store(Path("data/refined"), 0)
+    held_out = make_masks.OUTPUT["val"]
+    configure(**FOLDER, bg_thresh=0.3, masks__crf="none")
+    run_light(make_masks)
+    alone = masks()
+    assert alone.keys() == {"0", "1"} and not any(held_out.iterdir())
+    write_store(make_masks.INPUT["val"], 1)
+    run_light(make_masks)
+    assert [path.name for path in held_out.iterdir()] == ["2.png"]
+    assert set(np.unique(read_mask(held_out / "2.png", SIZE))) == {0, 1}
+    for name, labels in masks().items():
+        np.testing.assert_array_equal(labels, alone[name])
+
+
+def test_missing_maps_of_training_photographs_are_an_error(manifest: Manifest) -> None:
+    Path("data/refined").mkdir(parents=True)
+    configure(**FOLDER, bg_thresh=0.3, masks__crf="none")
+    with pytest.raises(UserError, match="data/refined"):
+        run_light(make_masks)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from models.build import build, classifier_description
 from models.kernels import KERNELS, Kernels
@@ -18,6 +19,7 @@ from models.registry import SEGMENTERS
 from pipeline import predict
 from pipeline.data.manifest import PREPARED, load_manifest, save_manifest
 from pipeline.data.masks import read_mask
+from pipeline.prediction import predictor
 from pipeline.run.errors import UserError
 from pipeline.run.files import sha256
 from pipeline.training.weights import load_initial, save_network
@@ -82,12 +84,12 @@ def test_killed_predictions_go_on_where_they_stopped(monkeypatch: pytest.MonkeyP
         folder.rename(folder.with_name("kept-" + folder.name))
     write, written = predict.write_mask, Path("written.txt")
 
-    def note(path: Path, labels: predict.Labels) -> None:
+    def note(path: Path, labels: NDArray[np.uint8]) -> None:
         write(path, labels)
         with written.open("a") as file:
             file.write(f"{path.stem}\n")
 
-    def note_and_die(path: Path, labels: predict.Labels) -> None:
+    def note_and_die(path: Path, labels: NDArray[np.uint8]) -> None:
         note(path, labels)
         if len(written.read_text().split()) == 2:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -102,13 +104,13 @@ def test_killed_predictions_go_on_where_they_stopped(monkeypatch: pytest.MonkeyP
 
 def test_other_scales_and_another_network_begin_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[str] = []
-    predicted = predict.predicted_labels
+    write = predict.write_mask
 
-    def labels(network: Any, image: Any, record: Any, *rest: Any) -> Any:
-        done.append(record.id)
-        return predicted(network, image, record, *rest)
+    def note(path: Path, labels: NDArray[np.uint8]) -> None:
+        done.append(path.stem)
+        write(path, labels)
 
-    monkeypatch.setattr(predict, "predicted_labels", labels)
+    monkeypatch.setattr(predict, "write_mask", note)
     for knobs, seed in (({}, 0), ({"predict__long_side": 80}, 0), ({"predict__long_side": 80}, 1)):
         told(**knobs)
         write_segmenter(seed)
@@ -121,14 +123,14 @@ def test_crf_is_made_for_the_size_of_the_photograph(
     monkeypatch: pytest.MonkeyPatch, reference: object, factor: float
 ) -> None:
     used: list[Kernels] = []
-    crf = predict.dense_crf
+    crf = predictor.dense_crf
 
     def dense_crf(image: Any, unaries: Any, kernels: Kernels) -> Any:
         used.append(kernels)
         assert image.shape == (*SIZE, 3)
         return crf(image, unaries, kernels)
 
-    monkeypatch.setattr(predict, "dense_crf", dense_crf)
+    monkeypatch.setattr(predictor, "dense_crf", dense_crf)
     told(predict__crf="deeplab", crf_reference=reference)
     run(predict)
     assert len(used) == len(VAL) and len(set(used)) == 1
@@ -141,13 +143,13 @@ def test_crf_takes_as_many_iterations_as_it_is_told(
     monkeypatch: pytest.MonkeyPatch, knobs: dict[str, int], iterations: int
 ) -> None:
     used: list[Kernels] = []
-    crf = predict.dense_crf
+    crf = predictor.dense_crf
 
     def dense_crf(image: Any, unaries: Any, kernels: Kernels) -> Any:
         used.append(kernels)
         return crf(image, unaries, kernels)
 
-    monkeypatch.setattr(predict, "dense_crf", dense_crf)
+    monkeypatch.setattr(predictor, "dense_crf", dense_crf)
     told(predict__crf="deeplab", **knobs)
     run(predict)
     assert {kernels.iterations for kernels in used} == {iterations}
@@ -155,13 +157,13 @@ def test_crf_takes_as_many_iterations_as_it_is_told(
 
 def test_rule_and_mirror_images_are_those_of_the_knobs(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[Any, ...]] = []
-    merged = predict.predict
+    scores = predictor.view_scores
 
-    def predicted(network: Any, views: Any, size: Any, *rule: Any) -> Any:
+    def noted(network: Any, views: Any, *rule: Any) -> Any:
         asked.append(rule)
-        return merged(network, views, size, *rule)
+        return scores(network, views, *rule)
 
-    monkeypatch.setattr(predict, "predict", predicted)
+    monkeypatch.setattr(predictor, "view_scores", noted)
     told(predict__fusion="max", predict__flip=False)
     run(predict)
     assert set(asked) == {("max", False)}

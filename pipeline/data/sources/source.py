@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from pydantic import Field
+
 from models.knobs import Count, Fraction, Maybe, Name, Positive
 from pipeline.data.manifest import PREPARED, Record
 from pipeline.data.outlines import Outline
@@ -52,6 +54,7 @@ class PrepareDataConfig(Told):
     tune: Fraction = 0.0
     validate_on: Literal["val", "tune"] = "val"
     saliency: SaliencyFiles | None = None
+    saliency_splits: list[str] = Field(default=["train"])
     source: dict[str, Any]
 
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.segmenters.predictions import PREDICTIONS, predict
+from models.segmenters import predictions
+from models.segmenters.predictions import PREDICTIONS, predict, resized_rows
 
 SIZE = (12, 16)
 
@@ -74,3 +75,20 @@ def test_one_view_without_its_mirror_image_is_the_network_itself(
     network: Linear, views: list[Tensor], fusion: str
 ) -> None:
     assert torch.allclose(predict(network, views[1:2], SIZE, fusion, flip=False), network(views[1][None]).softmax(1)[0])
+
+
+@pytest.mark.parametrize("fusion", PREDICTIONS)
+def test_bands_change_no_bit(
+    network: Linear, views: list[Tensor], fusion: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = predict(network, views, SIZE, fusion)
+    monkeypatch.setattr(predictions, "BAND", 3 * 4 * SIZE[1])
+    assert torch.equal(predict(network, views, SIZE, fusion), whole)
+
+
+@pytest.mark.parametrize("size", [(5, 7), (12, 16), (31, 17), (3, 40)])
+def test_rows_are_those_of_bilinear_interpolation(size: tuple[int, int]) -> None:
+    values = torch.randn(2, 9, 7, generator=torch.Generator().manual_seed(0))
+    wanted = functional.interpolate(values[None], (size[0], 7), mode="bilinear", align_corners=False)[0]
+    assert torch.allclose(resized_rows(values, size[0], 0, size[0]), wanted, atol=1e-6)
+    assert torch.equal(resized_rows(values, size[0], 1, 3), resized_rows(values, size[0], 0, size[0])[:, 1:3])

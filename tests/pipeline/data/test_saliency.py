@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,8 @@ def test_prepare_data_looks_at_the_maps_of_the_training_photographs() -> None:
     write("a", half(size))
     prepare(folder_config(saliency=files()))
     assert (PREPARED / "manifest.csv").exists(), "a validation photograph needs none"
+    shutil.rmtree(PREPARED)
+    assert "b.png: saliency map not found" in refusal(folder_config(saliency=files(), saliency_splits=["train", "val"]))
 
 
 def test_a_folder_without_maps_stops_before_any_work() -> None:
@@ -117,6 +120,10 @@ def test_stages_that_read_maps_are_told_them_and_every_protocol_says_so() -> Non
     told = {"folder": str(MAPS), "sha256": folder_hash(MAPS)}
     assert plain["prepare_data"]["saliency"] == plain["make_masks"]["saliency"] == told
     assert plain["evaluate_refined"]["masks"]["saliency"] == told
+    both = stage_configs(resolve(shipped(data__saliency=str(MAPS), cams__validation=True)))
+    assert (
+        both["prepare_data"]["saliency_splits"] == ["train", "val"] and "saliency_splits" not in plain["prepare_data"]
+    )
     assert "saliency" not in plain["train_localizer"] | plain["train_classifier"] | plain["extract_cams"]
     esol = stage_configs(resolve(shipped(method="esol", data__saliency=str(MAPS))))
     assert esol["train_localizer"]["saliency"] == told

@@ -1,0 +1,1 @@
+"""A trained segmentation network on photographs: those of the data set, and any others."""
