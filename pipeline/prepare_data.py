@@ -49,7 +49,7 @@ def main(runtime: Runtime) -> None:
     checked, problems = check_images(root, records, config.max_megapixels, runtime.workers)
     hashes, wrong = check_masks(root, source, checked, runtime.workers)
     problems = [*source.problems, *problems, *wrong, *check_saliency(checked, config, runtime.workers)]
-    problems = problems or _unusable(records, source.classes, config)
+    problems = problems or _unusable(records, source, config)
     if problems:
         raise UserError(f"data.name = {config.name}: the data cannot be used as they are:\n{listed(problems)}")
     manifest = Manifest(tuple(record for record in checked if record.split in SPLITS), tuple(source.classes))
@@ -171,10 +171,11 @@ def draw_masks(source: Source, records: list[Record], workers: int) -> tuple[dic
     return masks, {file: sha256(PREPARED / file) for file in sorted(set(masks.values()))}
 
 
-def _unusable(records: list[Record], classes: list[str], config: PrepareDataConfig) -> list[str]:
+def _unusable(records: list[Record], source: Source, config: PrepareDataConfig) -> list[str]:
     """What makes a data set useless although each of its images is fine."""
-    sizes = Counter(record.split for record in records)
-    problems = [f"no image is in the split {split}" for split in SPLITS if not sizes[split]]
+    sizes, classes = Counter(record.split for record in records), source.classes
+    needs = SPLITS if config.validate_on == "tune" else source.needs
+    problems = [f"no image is in the split {split}" for split in needs if not sizes[split]]
     if problems and config.validate_on == "tune":
         problems.append(f"data.validate_on = tune with data.tune = {config.tune}: change the share")
     problems += [f"two images have the id {i!r}" for i, n in Counter(r.id for r in records).items() if n > 1]
@@ -194,6 +195,8 @@ def _notes(manifest: Manifest) -> list[str]:
     train = manifest.split("train")
     unseen = [name for name in manifest.classes if not any(name in record.tags for record in train.records)]
     notes = [f"no train image has these classes, so they cannot be learned: {', '.join(unseen)}"] if unseen else []
+    if not manifest.split("val").records:
+        notes.append("no photograph validates: tags and predictions are not scored")
     for split in SPLITS:
         records = manifest.split(split).records
         untagged = sum(not record.tags for record in records)

@@ -100,7 +100,7 @@ def tag_scores(network: Localizer, manifest: Manifest, augmentation: Augmentatio
     held_out = manifest.split("val")
     photographs = Photographs(held_out, machine.root)
     normalisation = (network.backbone.mean, network.backbone.std)
-    logits = []
+    logits = [torch.zeros(0, len(manifest.classes))]
     for record in tqdm(held_out.records, desc="tags of the validation split", disable=None):
         size = scaled_size(record.size, sum(size_range(record.size, augmentation)) / 2, SMALLEST_SIDE)
         view = resized_view(photographs.read(record), size, normalisation)

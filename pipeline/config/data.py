@@ -46,8 +46,8 @@ class FolderData(Knobs):
     masks: Annotated[Name | None, Maybe] = knob(
         None, "folder below data.root with <image>.png masks; used by evaluate and report alone"
     )
-    val_share: Annotated[float, Field(gt=0, lt=1), Number] = knob(
-        0.2, "share of images for validation where the CSV has no split column"
+    val_share: Annotated[float, Field(ge=0, lt=1), Number] = knob(
+        0.2, "share of images for validation where the CSV has no split column; 0: all train, none validates"
     )
 
 

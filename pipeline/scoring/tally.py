@@ -153,10 +153,8 @@ class Coverage:
         return {name: shown / tagged for name, shown, tagged in counts if tagged}
 
     def summary(self) -> dict[str, float]:
-        """Mean shares of foreground and ignored pixels, and the share of tags that a mask shows."""
+        """Mean shares of foreground and ignored pixels, and the share of tags that a mask shows, of what there is."""
         total = int(self.tagged.sum())
-        return {
-            "foreground": float(np.mean(self.foreground)),
-            "ignored": float(np.mean(self.ignored)),
-            **({"tags_shown": float(self.shown.sum() / total)} if total else {}),
-        }
+        shares = {"foreground": self.foreground, "ignored": self.ignored} if self.foreground else {}
+        means = {name: float(np.mean(values)) for name, values in shares.items()}
+        return means | ({"tags_shown": float(self.shown.sum() / total)} if total else {})

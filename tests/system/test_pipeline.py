@@ -244,6 +244,25 @@ def test_folder_of_photographs_without_masks(project: Path, tmp_path: Path) -> N
     assert "no masks" in (folder / "metrics/report/index.html").read_text().lower()
 
 
+def test_folder_where_all_photographs_train(project: Path, tmp_path: Path) -> None:
+    folder, photographs = copy_repository(tmp_path / "clone"), tmp_path / "photographs"
+    shutil.copytree(project / "data/prepared/scenes/images", photographs)
+    rows = [row.split(",") for row in (project / "data/prepared/manifest.csv").read_text().splitlines()[1:]]
+    (photographs / "labels.csv").write_text("image,labels\n" + "".join(f"{Path(r[2]).name},{r[5]}\n" for r in rows))
+    knobs: dict[str, Any] = {"data.name": "folder", "data.root": str(photographs), "data.folder.val_share": 0.0}
+    trainings = ("classifier", "segmenter")
+    set_knobs(folder / "params.yaml", knobs | {f"{name}.optimisation.epochs": 1 for name in trainings})
+    for name in ("configure", "prepare_data", *AFTER_PREPARE):
+        stage(folder, name)
+    for name in ARTEFACTS:
+        stage(folder, "evaluate", name)
+        assert metrics(folder, name)["images"] == 0
+    for name in ("rules", "localizer"):
+        stage(folder, "evaluate", name)
+    stage(folder, "report")
+    assert not any((folder / "data/predictions").iterdir()) and (folder / "data/predictor/predictor.json").exists()
+
+
 def edit(path: Path, old: str, new: str) -> None:
     """Replace a text that stands once in a file."""
     text = path.read_text(encoding="utf-8")

@@ -52,12 +52,14 @@ def read(config: PrepareDataConfig, workers: int) -> Source:
         split = row.split or _hashed_split(identity, settings.val_share)
         image = posixpath.normpath(posixpath.join(settings.images, row.image))
         records.append(Record(identity, split, image, 0, 0, tuple(name for name in classes if name in row.tags)))
-    needed = SPLITS if config.validate_on == "val" else SPLITS[:1]  # or tune photographs validate
+    needed = (
+        SPLITS if config.validate_on == "val" and settings.val_share else SPLITS[:1]
+    )  # or tune photographs validate
     problems += _empty_splits(records, needed, settings.val_share) if not problems else []
     kept = [record for split in SPLITS for record in [r for r in records if r.split == split][: config.limit]]
     masks = _masks(root, settings, kept, notes, problems)
     labels = label_map(_numbered(root, settings, classes, tags.rows, problems), classes) if masks else None
-    return Source(kept, classes, masks, labels, notes, problems)
+    return Source(kept, classes, masks, labels, notes, problems, needs=needed)
 
 
 def _found(root: Path, settings: FolderData, table: Path, rows: list[TagRow], problems: list[str]) -> dict[str, TagRow]:

@@ -32,6 +32,7 @@ class Source:
         label_map: 256 labels of this project, indexed by the label in a mask; None where they are equal.
         notes: what the user may want to know.
         problems: what the user must mend: which file, which line, what to do.
+        needs: splits that must have photographs.
     """
 
     records: list[Record]
@@ -41,6 +42,7 @@ class Source:
     notes: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     outlines: Mapping[str, Sequence[Outline]] = field(default_factory=dict)
+    needs: Sequence[str] = SPLITS
 
 
 class PrepareDataConfig(Told):

@@ -42,7 +42,7 @@ def test_defaults_are_those_that_values_start_from() -> None:
         ("seed", "whole number >= 0, < 2147483648"),
         ("data.limit", "whole number >= 1 or none"),
         ("data.scenes.size", "whole number >= 64, <= 1024"),
-        ("data.folder.val_share", "number > 0, < 1"),
+        ("data.folder.val_share", "number >= 0, < 1"),
         ("data.voc2012.download", "true, false"),
         ("classifier.weights", "text"),
         ("localizer.network", "none, amn, bao, toco, dual_branch, esol"),

@@ -78,6 +78,17 @@ def test_classes_keep_the_given_order() -> None:
     assert manifest.classes == ("dog", "cat") and manifest.records[0].tags == ("dog", "cat")
 
 
+def test_all_may_train() -> None:
+    names = [f"{index}.png" for index in range(6)]
+    photos(*names)
+    table(*(f"{name},cat" for name in names))
+    assert {record.split for record in prepare(folder(val_share=0.0)).records} == {"train"}
+    assert "no photograph validates" in notes()
+    table(*(f"{name},cat,{'val' if name == '5.png' else 'train'}" for name in names), header=SPLIT_HEADER)
+    assert [record.split for record in prepare(folder(val_share=0.0)).records] == ["train"] * 5 + ["val"]
+    assert "no photograph validates" not in notes()
+
+
 def test_split_by_hash_depends_on_the_id_alone() -> None:
     names = [f"{index}.jpg" for index in range(200)]
     photos(*names)
