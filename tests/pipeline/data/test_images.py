@@ -1,5 +1,6 @@
 """Reading any ordinary photograph, refusing everything else with a clear error, and the one resizer."""
 
+import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -235,3 +236,23 @@ def test_resizing_leaves_its_input_alone_and_takes_views() -> None:
     mirrored = resize_image(image[:, ::-1], (12, 16))
     np.testing.assert_allclose(mirrored[:, ::-1].astype(int), resize_image(image, (12, 16)), atol=1)
     np.testing.assert_array_equal(image, gradient())
+
+
+@pytest.mark.parametrize("suffix", ["avif", "jp2"])
+def test_formats_of_newer_cameras_are_read(folder: Path, suffix: str) -> None:
+    image = read_image(saved(folder / f"a.{suffix}", Image.new("RGB", (40, 30), (200, 30, 30))), LIMIT)
+    assert image.shape == (30, 40, 3) and abs(image[10, 10].astype(int) - (200, 30, 30)).max() <= 8
+
+
+def test_photographs_of_phones_are_read_where_the_plugin_is(folder: Path) -> None:
+    plugin = pytest.importorskip("pillow_heif", reason="pillow-heif is not installed")
+    plugin.from_pillow(Image.new("RGB", (64, 48), (30, 200, 30))).save(folder / "a.heic")
+    image = read_image(folder / "a.heic", LIMIT)
+    assert image.shape == (48, 64, 3) and abs(image[10, 10].astype(int) - (30, 200, 30)).max() <= 8
+
+
+def test_a_missing_plugin_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    (folder / "a.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+    with pytest.raises(UserError, match=r"a\.heic: HEIC is read by a plug-in of Pillow: `pip install pillow-heif`"):
+        read_image(folder / "a.heic", LIMIT)
