@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from models.knobs import Knobs
@@ -41,6 +42,7 @@ from pipeline.scoring.mask_chart import save_mask_curve
 from pipeline.scoring.records import details_path, write_scores
 from pipeline.scoring.scores import over_activation
 from pipeline.scoring.tally import MAP_SCORES, Coverage, Item, Tally, some, true_foreground
+from pipeline.scoring.warnings import mask_warnings, said, truth_warnings
 
 METRICS = Path("metrics")
 MAP_ARTEFACTS = ("seeds", "refined")
@@ -89,9 +91,11 @@ def evaluate(
     items = coverage.counted(read_artefact(artefact, manifest, config.bg_thresh))
     tally, tuning = tallied(items, truth, manifest)
     save_counts(counts_path(COUNTS, artefact), tally.counts)
+    known = true_foreground(tally, tuning)
     scores: dict[str, Any] = {
         "images": len(tally.scored),
-        "coverage": coverage.summary() | true_foreground(tally, tuning),
+        "coverage": coverage.summary() | known,
+        **said(warnings(artefact, coverage, known)),
         "protocol": protocol(artefact, config, truth, manifest),
         "code": config.code,
     }
@@ -108,6 +112,15 @@ def evaluate(
         print(f"WARNING: the ground truth of all {len(tally.scored)} images shows no class: foreground has no recall")
     draw(plots, artefact, scores, tally, config)
     return scores
+
+
+def warnings(artefact: str, coverage: Coverage, known: dict[str, float]) -> list[str]:
+    """What is plainly wrong with masks or predictions, whether or not they can be scored."""
+    if artefact not in ("masks", "segmenter"):
+        return []
+    tagged = int(np.count_nonzero(coverage.tagged))
+    found = mask_warnings(artefact, coverage.pixels, coverage.manifest.classes, tagged)
+    return found + truth_warnings(known.get("true_foreground", 0.0))
 
 
 def without_scores(set_apart: int) -> str:

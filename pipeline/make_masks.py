@@ -11,7 +11,8 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 
-from models.labels import IGNORE
+import numpy as np
+
 from pipeline.config.masks import BackgroundThreshold, MaskRules
 from pipeline.data.manifest import PREPARED, Manifest, Record, load_manifest
 from pipeline.data.masks import read_mask, whole, write_mask
@@ -22,6 +23,7 @@ from pipeline.maps.per_photograph import map_photographs
 from pipeline.run.files import new_folder
 from pipeline.run.stage import run_light_stage
 from pipeline.run.told import Runtime, Told, told
+from pipeline.scoring.warnings import label_pixels, mask_warnings, said
 
 INPUT, OUTPUT = Path("data/refined"), Path("data/masks")
 TRUE_MASKS = "pipeline.maps.true_masks"  # reads ground truth, so it is loaded for full supervision alone
@@ -57,15 +59,8 @@ def write_pseudo_masks(manifest: Manifest, config: MakeMasksConfig, runtime: Run
         map_photographs(job, INPUT, missing, "masks", runtime.workers)
         for path in paths.values():
             shutil.copyfile(path, output / path.name)
-    if not any(shows_a_class(output / f"{record.id}.png", record) for record in manifest.records):
-        knob = "masks.confidence_pair" if config.confidence_pair else "bg_thresh"
-        print(f"WARNING: every mask is background only; lower {knob} ({config.confidence_pair or config.bg_thresh})")
-
-
-def shows_a_class(path: Path, record: Record) -> bool:
-    """Whether a mask has a pixel of a class."""
-    labels = read_mask(path, record.size)
-    return bool(((labels > 0) & (labels != IGNORE)).any())
+    pixels = sum(label_pixels(read_mask(output / f"{record.id}.png", record.size)) for record in manifest.records)
+    said(mask_warnings("masks", np.asarray(pixels), manifest.classes, int(manifest.tag_matrix().any(axis=0).sum())))
 
 
 def make_mask(shard: Path, record: Record, config: MakeMasksConfig, root: Path, output: Path) -> None:

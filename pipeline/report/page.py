@@ -61,6 +61,7 @@ def page(run: Run, miou_chart: str) -> str:
         splits={split: split_facts(run, split) for split in ("train", "val")},
         classes=run.manifest.classes,
         notes=run.notes,
+        warnings=[text for scores in (run.classifier, *run.scores.values()) for text in scores.get("warnings", [])],
         artefacts={name: run.scores[name] | {"split": split_of(run, name)} for name in ARTEFACTS},
         rules=run.rules,
         epochs=run.epochs,

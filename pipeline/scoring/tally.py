@@ -17,6 +17,7 @@ from pipeline.scoring.calibration import calibration
 from pipeline.scoring.counts import Counts
 from pipeline.scoring.scores import Confusion, ThresholdCurve, confusion_matrix, iou, mean, summary
 from pipeline.scoring.sizes import by_size
+from pipeline.scoring.warnings import label_pixels
 
 Labels = NDArray[np.uint8]
 Maps = NDArray[np.float32]
@@ -131,12 +132,15 @@ class Coverage:
         self.ignored: list[float] = []
         self.shown = np.zeros(len(manifest.classes), dtype=np.int64)
         self.tagged = np.zeros(len(manifest.classes), dtype=np.int64)
+        self.pixels = np.zeros(IGNORE + 1, dtype=np.int64)
 
     def add(self, item: Item) -> None:
         """Count one photograph."""
         self.foreground.append(float(np.mean((item.labels > 0) & (item.labels != IGNORE))))
         self.ignored.append(float(np.mean(item.labels == IGNORE)))
-        found = set(np.unique(item.labels).tolist())
+        pixels = label_pixels(item.labels)
+        self.pixels += pixels
+        found = set(np.flatnonzero(pixels).tolist())
         for label in self.manifest.class_ids(item.record):
             self.tagged[label - 1] += 1
             self.shown[label - 1] += label in found

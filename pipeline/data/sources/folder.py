@@ -21,11 +21,12 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from pipeline.config.data import FolderData
-from pipeline.data.manifest import Record
+from pipeline.data.manifest import Manifest, Record
 from pipeline.data.sources.source import SPLITS, PrepareDataConfig, Source, data_root, label_map
 from pipeline.data.sources.tags.names import Names, photographs_below
 from pipeline.data.sources.tags.read import read_tags
 from pipeline.data.sources.tags.rows import TagRow
+from pipeline.data.warnings import class_counts
 from pipeline.run.errors import UserError
 from pipeline.run.files import expanded, inside
 
@@ -60,6 +61,9 @@ def read(config: PrepareDataConfig, workers: int) -> Source:
     needed = SPLITS if config.validate_on == "val" else SPLITS[:1]  # or tune photographs validate
     problems += _empty_splits(records, needed, settings.val_share) if not problems else []
     kept = [record for split in SPLITS for record in [r for r in records if r.split == split][: config.limit]]
+    counts = class_counts(Manifest(tuple(kept), tuple(classes)))
+    shown = ", ".join(f"{name} {train} + {val}" for name, (train, val) in counts.items())
+    notes.append(f"photographs of each class (train + val), the rarest first: {shown}")
     masks = _masks(root, settings, kept, notes, problems)
     labels = label_map(_numbered(root, settings, classes, tags.rows, problems), classes) if masks else None
     return Source(kept, classes, masks, labels, notes, problems)

@@ -49,7 +49,9 @@ def test_folder_becomes_a_manifest() -> None:
     assert (second.id, second.image, second.size) == ("val__b", "val/b.jpg", (7, 5))
     assert second.tags == ("cat", "dog") and len(second.sha256) == 64 and second.sha256 != first.sha256
     assert ground_truth() == {"masks": {}, "label_map": None, "tune": [], "sha256": {}}
-    assert notes() == "no train image has these classes, so they cannot be learned: dog"
+    assert "no train image has these classes, so they cannot be learned: dog" in notes()
+    assert "photographs of each class (train + val), the rarest first: dog 0 + 1, cat 1 + 1" in notes()
+    assert notes().startswith("every train photograph shows cat, so tags cannot teach where it is")
 
 
 def test_names_of_any_script_work() -> None:
