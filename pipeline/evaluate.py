@@ -19,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from models.knobs import Knobs
-from pipeline.config.masks import BackgroundThreshold, MaskRules
+from pipeline.config.masks import MaskRules, ToldThreshold
 from pipeline.data.ground_truth import GroundTruth
 from pipeline.data.manifest import Manifest, load_manifest
 from pipeline.data.masks import read_mask
@@ -58,7 +58,7 @@ class EvaluateConfig(Knobs):
         masks: how masks are made of the artefact, where it is what they are made of.
     """
 
-    bg_thresh: BackgroundThreshold
+    bg_thresh: ToldThreshold
     protocol: dict[str, Any]
     code: dict[str, str]
     masks: MaskRules | None = None
@@ -95,7 +95,7 @@ def evaluate(
     scores: dict[str, Any] = {
         "images": len(tally.scored),
         "coverage": coverage.summary() | known,
-        **said(warnings(artefact, coverage, known)),
+        **said(warnings(artefact, coverage, known if truth.background else {})),
         "protocol": protocol(artefact, config, truth, manifest),
         "code": config.code,
     }
@@ -267,6 +267,8 @@ def protocol(artefact: str, config: EvaluateConfig, truth: GroundTruth, manifest
         "ignored_label": "255 in ground truth; 255 in a mask counts as background",
         "masks_given": bool(truth.known(manifest)),
     }
+    if not truth.background:
+        facts["background"] = "none: every pixel belongs to a class"
     if artefact != "segmenter":
         facts["bg_thresh"] = in_words(config.bg_thresh)
     if artefact in ("seeds", "refined", "masks"):

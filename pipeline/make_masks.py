@@ -13,11 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.config.masks import BackgroundThreshold, MaskRules
+from models.labels import IGNORE
+from pipeline.config.masks import MaskRules, ToldThreshold
 from pipeline.data.manifest import PREPARED, Manifest, Record, load_manifest
 from pipeline.data.masks import read_mask, whole, write_mask
 from pipeline.maps.background import Threshold, confident_channels
 from pipeline.maps.background_found import threshold_of
+from pipeline.maps.background_rules import NOWHERE
 from pipeline.maps.labellings import labels_at
 from pipeline.maps.per_photograph import map_photographs
 from pipeline.run.files import new_folder
@@ -30,9 +32,13 @@ TRUE_MASKS = "pipeline.maps.true_masks"  # reads ground truth, so it is loaded f
 
 
 class MakeMasksConfig(MaskRules, Told):
-    """What make_masks is told."""
+    """What make_masks is told.
 
-    bg_thresh: BackgroundThreshold = None
+    Attributes:
+        bg_thresh: the background threshold, or that there is no background.
+    """
+
+    bg_thresh: ToldThreshold = None
 
 
 def main(runtime: Runtime) -> None:
@@ -67,13 +73,15 @@ def make_mask(shard: Path, record: Record, config: MakeMasksConfig, root: Path, 
     """Write the mask of one photograph.
 
     With a confidence pair (foreground, background threshold) a pixel is a class where the strict labelling says so,
-    background where both do, and ignored elsewhere.
+    background where both do and there is a background, and ignored elsewhere.
 
     Source: released code of IRN (`step/cam_to_ir_label.py`) for the pair; AMN and TransCAM alike.
     """
     thresholds: list[Threshold] = [*config.confidence_pair] if config.confidence_pair else [config.bg_thresh]
     found = labels_at(shard, record, thresholds, config, root)
     labels = found[0] if len(found) == 1 else confident_channels(*found)
+    if config.bg_thresh == NOWHERE:
+        labels = np.where(labels == 0, IGNORE, labels).astype(np.uint8)
     write_mask(output / f"{record.id}.png", labels)
 
 

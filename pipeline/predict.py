@@ -42,7 +42,13 @@ Labels = NDArray[np.uint8]
 
 
 class PredictConfig(PredictKnobs, CrfTold, InferenceTold):
-    """What predict is told."""
+    """What predict is told.
+
+    Attributes:
+        background: whether pixels may belong to no class.
+    """
+
+    background: bool = True
 
 
 def main(machine: Machine) -> None:
@@ -103,11 +109,13 @@ def predicted_labels(
         probabilities = predict(network, views, record.size, config.fusion, config.flip).float().cpu().numpy()
     if not np.isfinite(probabilities).all():
         raise UserError(f"{record.id}: the prediction is not finite; the network has diverged: lower its learning rate")
+    first = 0 if config.background else 1  # label 0 takes no part where every pixel belongs to a class
+    probabilities = probabilities[first:]
     kernels = kernels_for(config.crf, record.size, config.crf_reference, config.crf_iterations)
     if kernels is None:
-        return hard_channels(probabilities)
+        return hard_channels(probabilities) + np.uint8(first)
     (marginals,) = dense_crf(image, [softmax_energies(probabilities)], kernels)
-    return hard_channels(marginals)
+    return hard_channels(marginals) + np.uint8(first)
 
 
 if __name__ == "__main__":

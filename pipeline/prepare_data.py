@@ -56,12 +56,12 @@ def main(runtime: Runtime) -> None:
         raise UserError(f"data.name = {config.name}: the data cannot be used as they are:\n{listed(problems)}")
     manifest = Manifest(tuple(record for record in checked if record.split in SPLITS), tuple(source.classes))
     test = tuple(record for record in checked if record.split == "test")
-    notes, warnings = [*source.notes, *_notes(manifest)], data_warnings(manifest)
+    notes, warnings = [*source.notes, *_notes(manifest, config.background)], data_warnings(manifest)
     drawn, drawn_hashes = draw_masks(source, checked, runtime.workers)
     save_manifest(PREPARED, manifest, test)
     tune = set_apart(manifest.records, config.tune) if config.validate_on == "val" else []
     masks, reader = (drawn, "packed") if source.outlines else (source.masks, "png")
-    save_ground_truth(PREPARED, masks, source.label_map, reader, tune, hashes | drawn_hashes)
+    save_ground_truth(PREPARED, masks, source.label_map, reader, tune, hashes | drawn_hashes, config.background)
     write_json(PREPARED / "notes.json", [*warnings, *notes])
     (PREPARED / "scenes").mkdir(exist_ok=True)  # an output of the stage, also where photographs lie elsewhere
     parts = {"train": manifest.split("train").records, config.validate_on: manifest.split("val").records}
@@ -200,7 +200,7 @@ def _unusable(records: list[Record], classes: list[str], config: PrepareDataConf
     return problems
 
 
-def _notes(manifest: Manifest) -> list[str]:
+def _notes(manifest: Manifest, background: bool) -> list[str]:
     """What is allowed but worth knowing."""
     train = manifest.split("train")
     unseen = [name for name in manifest.classes if not any(name in record.tags for record in train.records)]
@@ -209,7 +209,8 @@ def _notes(manifest: Manifest) -> list[str]:
         records = manifest.split(split).records
         untagged = sum(not record.tags for record in records)
         if untagged:
-            notes.append(f"{untagged} of {len(records)} {split} images show none of the classes")
+            known = "" if background else ", though every pixel belongs to one: nothing is learned of them"
+            notes.append(f"{untagged} of {len(records)} {split} images show none of the classes{known}")
     return notes + _copies(manifest)
 
 

@@ -67,6 +67,10 @@ class DataKnobs(Knobs):
     classes: Literal["all"] | Annotated[list[Name], Field(min_length=1)] = knob(
         "all", "all, or a list: the other classes become background"
     )
+    background: bool = knob(
+        True,
+        "false: every pixel belongs to a class; masks, scores and report leave background out, and 0 in masks is void",
+    )
     limit: Annotated[Count | None, Maybe] = knob(None, "at most this many images of each split")
     max_megapixels: Positive = knob(60.0, "larger images are refused before they are decoded")
     saliency: Annotated[Name | None, Maybe] = knob(
@@ -89,11 +93,15 @@ class DataKnobs(Knobs):
     def _fit_together(self) -> DataKnobs:
         if self.name != "scenes" and self.root is None:
             raise ValueError(
-                f"data.root is none, but data.name = {self.name} reads photographs from there; give its folder, here or "
-                "in the environment: export DATA_ROOT=/path/to/photographs"
+                f"data.root is none, but data.name = {self.name} reads photographs from there; give its folder, here "
+                "or in the environment: export DATA_ROOT=/path/to/photographs"
             )
         if self.validate_on == "tune" and self.tune == 0:
             raise ValueError("data.validate_on = tune, but data.tune = 0 sets no photograph apart; give it a share")
+        if not self.background and self.saliency is not None:
+            raise ValueError(
+                "data.background = false, but data.saliency tells masks where background is; set one of them back"
+            )
         if isinstance(self.classes, list) and len(set(self.classes)) != len(self.classes):
             raise ValueError("data.classes names a class twice")
         return self

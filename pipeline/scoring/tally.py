@@ -15,7 +15,7 @@ from pipeline.data.manifest import Manifest, Record
 from pipeline.scoring.boundary import BoundaryCounts
 from pipeline.scoring.calibration import calibration
 from pipeline.scoring.counts import Counts
-from pipeline.scoring.scores import Confusion, ThresholdCurve, confusion_matrix, iou, mean, summary
+from pipeline.scoring.scores import Confusion, ThresholdCurve, confusion_matrix, mean, scored_iou, summary
 from pipeline.scoring.sizes import by_size
 from pipeline.scoring.warnings import label_pixels
 
@@ -55,7 +55,7 @@ class Tally:
         self.counts.add(item.record.id, confusion)
         if item.maps is None:
             self.boundary.add(mask, item.labels)
-        else:
+        elif self.truth.background:
             self.curve.add(mask, item.maps, self.manifest.class_ids(item.record))
 
     def summary(self) -> dict[str, Any]:
@@ -63,11 +63,12 @@ class Tally:
 
         The best threshold is one that only masks can tell. Without a threshold, a class must exceed
         1 - the strongest class, which is a threshold of 0.5; a background map of its own competes in the main scores.
+        Neither means anything where every pixel belongs to a class.
         """
-        scores = summary(self.confusion, self.manifest.classes)
+        scores = summary(self.confusion, self.manifest.classes, self.truth.background)
         scores["by_size"] = by_size(self.counts, len(self.confusion))
         if self.boundary.union.any():
-            scores["boundary_miou"] = self.boundary.miou()
+            scores["boundary_miou"] = self.boundary.miou(self.truth.background)
         if not self.curve.histogram.any():
             return scores
         confusions, thresholds = self.curve.confusions(), self.curve.thresholds
@@ -89,7 +90,7 @@ class Tally:
         `miou` is theirs at the background threshold; `at_tuned` is that of the photographs counted here, at the
         threshold that is best on the others. No mask of a photograph counted here has a part in it.
         """
-        if np.isnan(miou := mean(iou(tuning.confusion))):
+        if np.isnan(miou := mean(scored_iou(tuning.confusion, self.truth.background))):
             return {}
         found: dict[str, Any] = {"images": len(tuning.scored), "miou": miou}
         if tuning.curve.histogram.any() and self.curve.histogram.any():

@@ -52,6 +52,7 @@ class PrepareDataConfig(Told):
     tune: Fraction = 0.0
     validate_on: Literal["val", "tune"] = "val"
     saliency: SaliencyFiles | None = None
+    background: bool = True
     source: dict[str, Any]
 
 
