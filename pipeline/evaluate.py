@@ -3,7 +3,8 @@
 Run as `python -m pipeline.evaluate seeds` (or rules, localizer, refined, masks, segmenter). Maps and masks are scored
 on the training split without its tune photographs, restricted to the tags; predictions on the validation split, without
 tags. Refined maps also tell what masks made of them would score at other thresholds. Where the data set has no masks,
-what can be said without them is reported: coverage. `metrics/<artefact>.json` gets the numbers that people compare,
+what can be said without them is reported: coverage. Of pseudo
+masks the most doubtful ones are listed. `metrics/<artefact>.json` gets the numbers that people compare,
 `metrics/details/<artefact>.json` all else, `data/counts/<artefact>.npz` the confusion matrix of each photograph; rules
 and localizer have details alone.
 """
@@ -37,6 +38,7 @@ from pipeline.scoring.charts import (
     save_per_class,
     save_rules,
 )
+from pipeline.scoring.check_first import FILE, doubts, ranking, save_ranking
 from pipeline.scoring.counts import COUNTS, Counts, counts_path, save_counts
 from pipeline.scoring.mask_chart import save_mask_curve
 from pipeline.scoring.records import details_path, write_scores
@@ -46,6 +48,8 @@ from pipeline.scoring.warnings import mask_warnings, said, truth_warnings
 
 METRICS = Path("metrics")
 MAP_ARTEFACTS = ("seeds", "refined")
+CHECKED = 100
+"""Masks to check first that are listed; `tools.check_first` lists all."""
 
 
 class EvaluateConfig(Knobs):
@@ -99,6 +103,9 @@ def evaluate(
         "protocol": protocol(artefact, config, truth, manifest),
         "code": config.code,
     }
+    if artefact == "masks" and "refine" in config.protocol:  # which masks made of maps have, and true ones do not
+        found = doubts(Path("data/refined"), Path("data/masks"), manifest, config.bg_thresh)
+        save_ranking(plots / FILE, ranking(found)[:CHECKED])
     if not tally.scored:
         print(f"{artefact}: {without_scores(len(tuning.scored))}")
         save_per_class(plots, coverage.per_class(), f"{artefact}: share of tags that the mask shows", "share")

@@ -39,6 +39,7 @@ PLUGINS = {
     HEIF: "HEIC is read by a plug-in of Pillow: `pip install pillow-heif`",
     "AVIF": "AVIF is read by Pillow from version 11.3 on: `pip install --upgrade pillow`",
 }
+WHOLE_MEGAPIXELS = 4.0  # JPEGs up to it are always decoded whole: data sets of web size keep their pixels
 SMALLEST_SIDE = 32  # of a view for a network, in pixels: two cells of a stride-16 grid
 EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 SIXTEEN_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N")
@@ -47,7 +48,7 @@ SIXTEEN_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 Image.MAX_IMAGE_PIXELS = None
 
 
-def read_image(path: Path, max_megapixels: float = math.inf) -> NDArray[np.uint8]:
+def read_image(path: Path, max_megapixels: float = math.inf, long_side: float | None = None) -> NDArray[np.uint8]:
     """Read a photograph as 8-bit RGB, upright as its EXIF orientation says.
 
     Greyscale, 1-bit, palette, CMYK and 16-bit files are converted (16 bits are scaled, not clipped);
@@ -56,6 +57,8 @@ def read_image(path: Path, max_megapixels: float = math.inf) -> NDArray[np.uint8
     Args:
         path: a file in one of `FORMATS`.
         max_megapixels: largest width x height accepted, in millions; checked in the header, before decoding.
+        long_side: the longest side that it will be shown at, in pixels; a JPEG of more than `WHOLE_MEGAPIXELS` is then
+            decoded at a half, a quarter or an eighth of its size, of at least twice that side. None: decoded whole.
 
     Returns:
         (H, W, 3) uint8, 0 to 255.
@@ -68,6 +71,9 @@ def read_image(path: Path, max_megapixels: float = math.inf) -> NDArray[np.uint8
             raise UserError(f"{path}: not found; restore the file or take it out of the data set")
         with Image.open(path, formats=_formats(path)) as picture:
             _check_size(path, picture.size, max_megapixels)
+            if long_side is not None and math.prod(picture.size) > WHOLE_MEGAPIXELS * 1e6:
+                shrink = 2 * long_side / max(picture.size)
+                picture.draft("RGB", (math.ceil(picture.width * shrink), math.ceil(picture.height * shrink)))
             return _upright_rgb(picture)
     except UserError:
         raise

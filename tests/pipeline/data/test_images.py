@@ -256,3 +256,25 @@ def test_a_missing_plugin_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch
     (folder / "a.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
     with pytest.raises(UserError, match=r"a\.heic: HEIC is read by a plug-in of Pillow: `pip install pillow-heif`"):
         read_image(folder / "a.heic", LIMIT)
+
+
+@pytest.mark.parametrize(("long_side", "expected"), [(None, 2400), (1201, 2400), (1200, 2400), (600, 1200), (100, 300)])
+def test_large_jpegs_are_decoded_no_larger_than_needed(folder: Path, long_side: float | None, expected: int) -> None:
+    smooth = gradient(180, 240).repeat(10, axis=0).repeat(10, axis=1)
+    path = saved(folder / "a.jpg", Image.fromarray(smooth), quality=95)
+    image = read_image(path, long_side=long_side)
+    assert image.shape == (expected * 3 // 4, expected, 3)
+    small = resize_image(image, (72, 96)).astype(int)
+    assert abs(small - resize_image(read_image(path), (72, 96))).mean() < 1.5
+
+
+def test_small_jpegs_and_other_files_are_decoded_whole(folder: Path) -> None:
+    assert read_image(saved(folder / "a.jpg", Image.new("RGB", (2000, 1900))), long_side=50).shape == (1900, 2000, 3)
+    assert read_image(saved(folder / "a.png", Image.new("RGB", (2400, 1800))), long_side=50).shape == (1800, 2400, 3)
+
+
+def test_rotated_jpegs_are_upright_at_every_size(folder: Path) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    path = saved(folder / "a.jpg", Image.new("RGB", (2400, 1800)), exif=exif)
+    assert read_image(path, long_side=100).shape == (300, 225, 3)
