@@ -66,7 +66,12 @@ def read(config: PrepareDataConfig, workers: int) -> Source:
     notes.append(f"photographs of each class (train + val), the rarest first: {shown}")
     masks = _masks(root, settings, kept, notes, problems)
     labels = label_map(_numbered(root, settings, classes, tags.rows, problems), classes) if masks else None
-    return Source(kept, classes, masks, labels, notes, problems)
+    return Source(kept, classes, masks, labels, [_without(root, note) for note in notes], problems)
+
+
+def _without(root: Path, note: str) -> str:
+    """A note that does not begin with the data root: notes stand in the report, which git keeps."""
+    return note.removeprefix(f"{root}/").removeprefix(f"{root}: ")
 
 
 def _other_folders(root: Path, settings: FolderData, config: PrepareDataConfig) -> list[Path]:

@@ -366,6 +366,7 @@ def test_labels_that_are_nearly_alike_are_said() -> None:
     photos("a.png", "b.png")
     table("a.png,cat|traffic light,train", "b.png,cats|traffic_light,val", header=SPLIT_HEADER)
     assert len(prepare(folder()).classes) == 4
+    assert "tags.csv: are 'cat' and 'cats' one class? If so, write them in one way" in notes().splitlines()
     assert "are 'cat' and 'cats' one class?" in notes() and "are 'traffic light' and 'traffic_light' one" in notes()
 
 

@@ -54,7 +54,7 @@ def test_equal_duplicates_are_merged_with_a_note() -> None:
     photos("a.jpg", "b.jpg")
     table("a.jpg,cat|dog,train", "b.jpg,cat,val", "a.jpg,dog|cat,train", header=SPLIT_HEADER)
     assert len(prepare(folder()).records) == 2
-    assert "photos/tags.csv: 1 rows repeat an earlier one: merged (line 4)" in notes()
+    assert "tags.csv: 1 rows repeat an earlier one: merged (line 4)" in notes().splitlines()
 
 
 @pytest.mark.parametrize(
