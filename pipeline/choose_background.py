@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.config.masks import BackgroundThreshold
+from pipeline.config.masks import ToldThreshold
 from pipeline.data.manifest import load_manifest
 from pipeline.maps.background_found import DATA, FOLDER, MAPS, save_thresholds, stores_below
 from pipeline.maps.background_rules import SET_RULES, THRESHOLDS, Numbers, highest
@@ -23,7 +23,7 @@ PLOTS = Path("metrics/plots/background")
 class ChooseBackgroundConfig(Told):
     """What choose_background is told."""
 
-    bg_thresh: BackgroundThreshold
+    bg_thresh: ToldThreshold
 
 
 def main(runtime: Runtime) -> None:

@@ -3,7 +3,8 @@
 Run as `python -m pipeline.evaluate seeds` (or rules, localizer, refined, masks, segmenter). Maps and masks are scored
 on the training split without its tune photographs, restricted to the tags; predictions on the validation split, without
 tags. Refined maps also tell what masks made of them would score at other thresholds. Where the data set has no masks,
-what can be said without them is reported: coverage. `metrics/<artefact>.json` gets the numbers that people compare,
+what can be said without them is reported: coverage. Of pseudo
+masks the most doubtful ones are listed. `metrics/<artefact>.json` gets the numbers that people compare,
 `metrics/details/<artefact>.json` all else, `data/counts/<artefact>.npz` the confusion matrix of each photograph; rules
 and localizer have details alone.
 """
@@ -15,10 +16,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from models.knobs import Knobs
-from pipeline.config.masks import BackgroundThreshold, MaskRules
+from pipeline.config.masks import MaskRules, ToldThreshold
 from pipeline.data.ground_truth import GroundTruth
 from pipeline.data.manifest import Manifest, load_manifest
 from pipeline.data.masks import read_mask
@@ -36,14 +38,18 @@ from pipeline.scoring.charts import (
     save_per_class,
     save_rules,
 )
+from pipeline.scoring.check_first import FILE, doubts, ranking, save_ranking
 from pipeline.scoring.counts import COUNTS, Counts, counts_path, save_counts
 from pipeline.scoring.mask_chart import save_mask_curve
 from pipeline.scoring.records import details_path, write_scores
 from pipeline.scoring.scores import over_activation
 from pipeline.scoring.tally import MAP_SCORES, Coverage, Item, Tally, some, true_foreground
+from pipeline.scoring.warnings import mask_warnings, said, truth_warnings
 
 METRICS = Path("metrics")
 MAP_ARTEFACTS = ("seeds", "refined")
+CHECKED = 100
+"""Masks to check first that are listed; `tools.check_first` lists all."""
 
 
 class EvaluateConfig(Knobs):
@@ -56,7 +62,7 @@ class EvaluateConfig(Knobs):
         masks: how masks are made of the artefact, where it is what they are made of.
     """
 
-    bg_thresh: BackgroundThreshold
+    bg_thresh: ToldThreshold
     protocol: dict[str, Any]
     code: dict[str, str]
     masks: MaskRules | None = None
@@ -89,12 +95,17 @@ def evaluate(
     items = coverage.counted(read_artefact(artefact, manifest, config.bg_thresh))
     tally, tuning = tallied(items, truth, manifest)
     save_counts(counts_path(COUNTS, artefact), tally.counts)
+    known = true_foreground(tally, tuning)
     scores: dict[str, Any] = {
         "images": len(tally.scored),
-        "coverage": coverage.summary() | true_foreground(tally, tuning),
+        "coverage": coverage.summary() | known,
+        **said(warnings(artefact, coverage, known if truth.background else {})),
         "protocol": protocol(artefact, config, truth, manifest),
         "code": config.code,
     }
+    if artefact == "masks" and "refine" in config.protocol:  # which masks made of maps have, and true ones do not
+        found = doubts(Path("data/refined"), Path("data/masks"), manifest, config.bg_thresh)
+        save_ranking(plots / FILE, ranking(found)[:CHECKED])
     if not tally.scored:
         print(f"{artefact}: {without_scores(len(tuning.scored))}")
         save_per_class(plots, coverage.per_class(), f"{artefact}: share of tags that the mask shows", "share")
@@ -108,6 +119,15 @@ def evaluate(
         print(f"WARNING: the ground truth of all {len(tally.scored)} images shows no class: foreground has no recall")
     draw(plots, artefact, scores, tally, config)
     return scores
+
+
+def warnings(artefact: str, coverage: Coverage, known: dict[str, float]) -> list[str]:
+    """What is plainly wrong with masks or predictions, whether or not they can be scored."""
+    if artefact not in ("masks", "segmenter"):
+        return []
+    tagged = int(np.count_nonzero(coverage.tagged))
+    found = mask_warnings(artefact, coverage.pixels, coverage.manifest.classes, tagged)
+    return found + truth_warnings(known.get("true_foreground", 0.0))
 
 
 def without_scores(set_apart: int) -> str:
@@ -254,6 +274,8 @@ def protocol(artefact: str, config: EvaluateConfig, truth: GroundTruth, manifest
         "ignored_label": "255 in ground truth; 255 in a mask counts as background",
         "masks_given": bool(truth.known(manifest)),
     }
+    if not truth.background:
+        facts["background"] = "none: every pixel belongs to a class"
     if artefact != "segmenter":
         facts["bg_thresh"] = in_words(config.bg_thresh)
     if artefact in ("seeds", "refined", "masks"):

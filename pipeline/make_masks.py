@@ -12,18 +12,22 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
+
 from models.labels import IGNORE
-from pipeline.config.masks import BackgroundThreshold, MaskRules
+from pipeline.config.masks import MaskRules, ToldThreshold
 from pipeline.data.manifest import PREPARED, Manifest, Record, load_manifest
 from pipeline.data.masks import read_mask, whole, write_mask
 from pipeline.maps.background import Threshold, confident_channels
 from pipeline.maps.background_found import threshold_of
+from pipeline.maps.background_rules import NOWHERE
 from pipeline.maps.labellings import labels_at
 from pipeline.maps.per_photograph import map_photographs
 from pipeline.run.files import new_folder
 from pipeline.run.stage import run_light_stage
 from pipeline.run.told import Runtime, Told, told
 from pipeline.scoring.artefacts import VALIDATION
+from pipeline.scoring.warnings import label_pixels, mask_warnings, said
 
 INPUT = {"train": Path("data/refined"), "val": VALIDATION / "refined"}
 OUTPUT = {"train": Path("data/masks"), "val": VALIDATION / "masks"}
@@ -31,9 +35,13 @@ TRUE_MASKS = "pipeline.maps.true_masks"  # reads ground truth, so it is loaded f
 
 
 class MakeMasksConfig(MaskRules, Told):
-    """What make_masks is told."""
+    """What make_masks is told.
 
-    bg_thresh: BackgroundThreshold = None
+    Attributes:
+        bg_thresh: the background threshold, or that there is no background.
+    """
+
+    bg_thresh: ToldThreshold = None
 
 
 def main(runtime: Runtime) -> None:
@@ -65,11 +73,10 @@ def write_pseudo_masks(manifest: Manifest, config: MakeMasksConfig, runtime: Run
             with new_folder(place) as output:
                 for path in made.get(split, []):
                     shutil.copyfile(path, output / path.name)
-    if not any(
-        shows_a_class(OUTPUT["train"] / f"{record.id}.png", record) for record in manifest.split("train").records
-    ):
-        knob = "masks.confidence_pair" if config.confidence_pair else "bg_thresh"
-        print(f"WARNING: every mask is background only; lower {knob} ({config.confidence_pair or config.bg_thresh})")
+    records = manifest.split("train").records
+    pixels = sum(label_pixels(read_mask(OUTPUT["train"] / f"{record.id}.png", record.size)) for record in records)
+    tagged = int(manifest.split("train").tag_matrix().any(axis=0).sum())
+    said(mask_warnings("masks", np.asarray(pixels), manifest.classes, tagged))
 
 
 def extend_masks(
@@ -83,23 +90,19 @@ def extend_masks(
     return [*paths.values()]
 
 
-def shows_a_class(path: Path, record: Record) -> bool:
-    """Whether a mask has a pixel of a class."""
-    labels = read_mask(path, record.size)
-    return bool(((labels > 0) & (labels != IGNORE)).any())
-
-
 def make_mask(shard: Path, record: Record, config: MakeMasksConfig, root: Path, output: Path) -> None:
     """Write the mask of one photograph.
 
     With a confidence pair (foreground, background threshold) a pixel is a class where the strict labelling says so,
-    background where both do, and ignored elsewhere.
+    background where both do and there is a background, and ignored elsewhere.
 
     Source: released code of IRN (`step/cam_to_ir_label.py`) for the pair; AMN and TransCAM alike.
     """
     thresholds: list[Threshold] = [*config.confidence_pair] if config.confidence_pair else [config.bg_thresh]
     found = labels_at(shard, record, thresholds, config, root)
     labels = found[0] if len(found) == 1 else confident_channels(*found)
+    if config.bg_thresh == NOWHERE:
+        labels = np.where(labels == 0, IGNORE, labels).astype(np.uint8)
     write_mask(output / f"{record.id}.png", labels)
 
 

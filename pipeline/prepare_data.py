@@ -24,6 +24,7 @@ from pipeline.data.packed_masks import pack_drawn
 from pipeline.data.saliency import saliency_problems
 from pipeline.data.sources.source import SPLITS, PrepareDataConfig, Source, data_root
 from pipeline.data.tune import set_apart, validated_on_tune
+from pipeline.data.warnings import class_table, data_warnings
 from pipeline.run.errors import UserError, listed
 from pipeline.run.files import expanded, inside, new_folder, sha256, write_json
 from pipeline.run.stage import run_light_stage
@@ -34,6 +35,7 @@ BINARY_MASKS = (
     "all {count} masks hold 0 and 255 alone, such as {some}; 255 is void here: write the number of the class for its "
     "pixels (1 for the first)"
 )
+MOST_LINES = 40
 MOST_CLASSES = 254  # masks are 8 bits: 0 is background, 255 is ignored
 
 
@@ -54,19 +56,28 @@ def main(runtime: Runtime) -> None:
         raise UserError(f"data.name = {config.name}: the data cannot be used as they are:\n{listed(problems)}")
     manifest = Manifest(tuple(record for record in checked if record.split in SPLITS), tuple(source.classes))
     test = tuple(record for record in checked if record.split == "test")
-    notes = [*source.notes, *_notes(manifest)]
+    notes, warnings = [*source.notes, *_notes(manifest, config.background)], data_warnings(manifest)
     drawn, drawn_hashes = draw_masks(source, checked, runtime.workers)
     save_manifest(PREPARED, manifest, test)
     tune = set_apart(manifest.records, config.tune) if config.validate_on == "val" else []
     masks, reader = (drawn, "packed") if source.outlines else (source.masks, "png")
-    save_ground_truth(PREPARED, masks, source.label_map, reader, tune, hashes | drawn_hashes)
-    write_json(PREPARED / "notes.json", notes)
+    save_ground_truth(PREPARED, masks, source.label_map, reader, tune, hashes | drawn_hashes, config.background)
+    write_json(PREPARED / "notes.json", [*warnings, *notes])
     (PREPARED / "scenes").mkdir(exist_ok=True)  # an output of the stage, also where photographs lie elsewhere
     parts = {"train": manifest.split("train").records, config.validate_on: manifest.split("val").records}
     sizes = ", ".join(f"{len(part)} {name}" for name, part in (parts | ({"test": test} if test else {})).items())
     print(f"{sizes} images, {len(manifest.classes)} classes, {len(masks)} masks for evaluation")
-    for note in notes:
-        print(f"note: {note}")
+    say(class_table(manifest), notes, warnings)
+
+
+def say(table: list[str], notes: list[str], warnings: list[str]) -> None:
+    """Print what is known of the data, the worst last."""
+    print(*table[:MOST_LINES], sep="\n")
+    if len(table) > MOST_LINES:
+        print(f"... and {len(table) - MOST_LINES} classes with more")
+    for kind, sentences in (("note", notes), ("WARNING", warnings)):
+        for sentence in sentences:
+            print(f"{kind}: {sentence}")
 
 
 def split_records(source: Source, config: PrepareDataConfig) -> list[Record]:
@@ -190,7 +201,7 @@ def _unusable(records: list[Record], source: Source, config: PrepareDataConfig) 
     return problems
 
 
-def _notes(manifest: Manifest) -> list[str]:
+def _notes(manifest: Manifest, background: bool) -> list[str]:
     """What is allowed but worth knowing."""
     train = manifest.split("train")
     unseen = [name for name in manifest.classes if not any(name in record.tags for record in train.records)]
@@ -201,7 +212,8 @@ def _notes(manifest: Manifest) -> list[str]:
         records = manifest.split(split).records
         untagged = sum(not record.tags for record in records)
         if untagged:
-            notes.append(f"{untagged} of {len(records)} {split} images show none of the classes")
+            known = "" if background else ", though every pixel belongs to one: nothing is learned of them"
+            notes.append(f"{untagged} of {len(records)} {split} images show none of the classes{known}")
     return notes + _copies(manifest)
 
 

@@ -33,6 +33,7 @@ from pipeline.run.stage import run_distributed_stage
 from pipeline.run.told import InferenceTold, TrainingTold, told
 from pipeline.scoring.charts import save_history
 from pipeline.scoring.records import write_scores
+from pipeline.scoring.warnings import said, tag_warnings
 from pipeline.training.loop import fit
 from pipeline.training.weights import load_initial, save_network
 
@@ -109,7 +110,9 @@ def tag_scores(network: Localizer, manifest: Manifest, augmentation: Augmentatio
     precision = mean_average_precision(torch.cat(logits), torch.from_numpy(held_out.tag_matrix()))
     sizes = {"long_side": augmentation.long_side, "scale": augmentation.scale}
     named = {manifest.classes[index]: value for index, value in precision.items()}
+    shown = dict(zip(manifest.classes, held_out.tag_matrix().mean(axis=0).tolist(), strict=True))
     return {
+        **said(tag_warnings(named, shown)),
         **({"map": float(np.mean(list(named.values())))} if named else {}),
         "per_class": named,
         "classes_scored": len(named),

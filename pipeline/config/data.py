@@ -39,9 +39,9 @@ class CocoData(Knobs):
 
 
 class FolderData(Knobs):
-    """A folder of photographs and a CSV of tags."""
+    """A folder of photographs and their tags."""
 
-    tags: Name = knob("labels.csv", "CSV below data.root: image,labels[,split]; labels separated by |")
+    tags: Name = knob("labels.csv", "table, COCO JSON or map of tags below data.root; or . for a folder for each class")
     images: Name = knob(".", "folder below data.root that image names are relative to")
     masks: Annotated[Name | None, Maybe] = knob(
         None, "folder below data.root with <image>.png masks; used by evaluate and report alone"
@@ -55,16 +55,21 @@ class DataKnobs(Knobs):
     """Where photographs and tags come from."""
 
     name: Literal["scenes", "voc2012", "coco2014", "folder"] = knob(
-        "scenes", "scenes (bundled, drawn), voc2012, coco2014, folder (a folder of photographs and a CSV of tags)"
+        "scenes", "scenes (bundled, drawn), voc2012, coco2014, folder (a folder of photographs and their tags)"
     )
     root: Annotated[Name | None, Maybe] = knob(
-        None, "folder of the photographs, except for scenes; absolute for queued and --temp runs"
+        None,
+        "folder of the photographs, except for scenes; absolute for queued and --temp runs; none: that of DATA_ROOT",
     )
     watch: Name = knob(
         "requirements.txt", "file or folder that DVC watches: your CSV, so that an edit re-runs prepare_data"
     )
     classes: Literal["all"] | Annotated[list[Name], Field(min_length=1)] = knob(
         "all", "all, or a list: the other classes become background"
+    )
+    background: bool = knob(
+        True,
+        "false: every pixel belongs to a class; masks, scores and report leave background out, and 0 in masks is void",
     )
     limit: Annotated[Count | None, Maybe] = knob(None, "at most this many images of each split")
     max_megapixels: Positive = knob(60.0, "larger images are refused before they are decoded")
@@ -88,10 +93,15 @@ class DataKnobs(Knobs):
     def _fit_together(self) -> DataKnobs:
         if self.name != "scenes" and self.root is None:
             raise ValueError(
-                f"data.root is none, but data.name = {self.name} reads photographs from there; give its folder"
+                f"data.root is none, but data.name = {self.name} reads photographs from there; give its folder, here "
+                "or in the environment: export DATA_ROOT=/path/to/photographs"
             )
         if self.validate_on == "tune" and self.tune == 0:
             raise ValueError("data.validate_on = tune, but data.tune = 0 sets no photograph apart; give it a share")
+        if not self.background and self.saliency is not None:
+            raise ValueError(
+                "data.background = false, but data.saliency tells masks where background is; set one of them back"
+            )
         if isinstance(self.classes, list) and len(set(self.classes)) != len(self.classes):
             raise ValueError("data.classes names a class twice")
         return self

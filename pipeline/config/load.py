@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,12 @@ from pipeline.config.presets import PROFILES, Layer, Tree, defaults, given, laye
 from pipeline.config.yaml_text import parsed
 from pipeline.run.errors import UserError, listed
 
+ROOT = "DATA_ROOT"
+"""The variable of the environment that gives `data.root` where params.yaml leaves it at none: any path fits there."""
+
 
 def all_layers(raw: Any) -> list[Layer]:
-    """Every place that gives values, in the order in which they apply: defaults, presets, params.yaml.
+    """Every place that gives values, in the order in which they apply: defaults, presets, params.yaml, environment.
 
     Args:
         raw: what YAML gave for params.yaml.
@@ -36,7 +40,15 @@ def all_layers(raw: Any) -> list[Layer]:
             )
     named = given(data).get("name") if isinstance(data, dict) else None
     presets = layers(str(method), str(profile), str(named or DataKnobs.model_fields["name"].default))
-    return [Layer("default", defaults(Params)), *presets, Layer("params.yaml", given(raw))]
+    given_layers = [Layer("default", defaults(Params)), *presets, Layer("params.yaml", given(raw))]
+    return [*given_layers, *_environment(data if isinstance(data, dict) else {})]
+
+
+def _environment(data: dict[str, Any]) -> list[Layer]:
+    """The root of the photographs, where the environment gives one and params.yaml does not."""
+    is_open = str(data.get("root")).strip().lower() in ("none", "preset") and data.get("name", "scenes") != "scenes"
+    root = os.environ.get(ROOT) if is_open else None
+    return [Layer(ROOT, {"data": {"root": root}})] if root else []
 
 
 def resolve(raw: Any) -> Params:

@@ -8,10 +8,12 @@ from pydantic import Field, model_validator
 
 from models.knobs import Count, CrfReference, KernelName, Knobs, Maybe, Number, OneOf, Share, Shares, WorkingSide, knob
 from pipeline.data.saliency import SaliencyFiles
-from pipeline.maps.background_rules import RULES
+from pipeline.maps.background_rules import NOWHERE, RULES
 
 BackgroundThreshold = Annotated[Share | Annotated[str, OneOf(RULES)] | None, Maybe]
 """A constant, a rule that finds one, or none: 1 - the strongest class competes."""
+ToldThreshold = Annotated[Share | Annotated[str, OneOf((*RULES, NOWHERE))] | None, Maybe]
+"""What stages are told: any of these, or that there is no background."""
 
 
 class MasksKnobs(Knobs):

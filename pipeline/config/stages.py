@@ -10,6 +10,7 @@ from pipeline.config.code import code_digest
 from pipeline.config.params import Params
 from pipeline.config.pixel_labels import pixel_labels
 from pipeline.data.saliency import folder_hash
+from pipeline.maps.background_rules import NOWHERE
 from pipeline.run.files import expanded, sha256
 from pipeline.run.told import Runtime
 from pipeline.scoring.artefacts import EVALUATED
@@ -62,18 +63,19 @@ def _knobs(params: Params) -> dict[str, Json]:
     inference = {"inference_precision": params.precision.inference}
     data = {key: p["data"][key] for key in ("name", "root", "classes", "limit", "max_megapixels")}
     saliency = saliency_files(params)
-    data |= {key: p["data"][key] for key in ("tune", "validate_on")} | saliency
+    without_background = {} if params.data.background else {"background": False}
+    data |= {key: p["data"][key] for key in ("tune", "validate_on")} | saliency | without_background
     data |= {"saliency_splits": ["train", "val"]} if saliency and params.cams.validation else {}
     protocols = _protocols(params, saliency)
     with_threshold = {"rules", "seeds", "refined", *(["masks"] if _masks_have_a_threshold(params) else [])}
     evaluated = {
         f"evaluate_{name}": {
-            "bg_thresh": p["bg_thresh"] if name in with_threshold else None,
+            "bg_thresh": told_threshold(params) if name in with_threshold else None,
             "protocol": protocols[name],
         }
         for name in EVALUATED
     }
-    if params.masks.by_threshold:
+    if params.masks.by_threshold and params.data.background:
         evaluated["evaluate_refined"]["masks"] = p["masks"] | _crf(params, params.masks.crf) | saliency
     return {
         "prepare_data": data | {"source": p["data"][params.data.name]},
@@ -94,10 +96,10 @@ def _knobs(params: Params) -> dict[str, Json]:
         | training
         | _hashes(params, "affinity"),
         "refine_cams": p["refine"] | inference,
-        "choose_background": {"bg_thresh": p["bg_thresh"]},
+        "choose_background": {"bg_thresh": told_threshold(params)},
         "make_masks": _masks(params, saliency),
         "train_segmenter": p["segmenter"] | training | _hashes(params, "segmenter"),
-        "predict": p["predict"] | _crf(params, params.predict.crf) | inference,
+        "predict": p["predict"] | _crf(params, params.predict.crf) | inference | without_background,
         **evaluated,
         "report": p["report"] | {"params": shown(params)},
     }
@@ -129,8 +131,14 @@ def _masks(params: Params, saliency: Json) -> Json:
     """The knobs of masks: true ones need none, and a confidence pair takes the place of the background threshold."""
     if params.masks.source == "truth":
         return {"source": "truth"}
-    threshold = params.model_dump(mode="json", include={"bg_thresh"}) if _masks_have_a_threshold(params) else {}
+    told = _masks_have_a_threshold(params) or not params.data.background
+    threshold = {"bg_thresh": told_threshold(params)} if told else {}
     return params.masks.model_dump(mode="json") | _crf(params, params.masks.crf) | threshold | saliency
+
+
+def told_threshold(params: Params) -> float | str | None:
+    """The background threshold as stages are told it: none can hold where every pixel belongs to a class."""
+    return params.bg_thresh if params.data.background else NOWHERE
 
 
 def _masks_have_a_threshold(params: Params) -> bool:

@@ -25,6 +25,7 @@ def random_view(
     settings: Augmentation,
     normalisation: tuple[tuple[float, ...], tuple[float, ...]],
     rng: np.random.Generator,
+    whole: tuple[int, int] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """A random training view.
 
@@ -38,13 +39,14 @@ def random_view(
         settings: range of sizes, strength of the jitter, and the crop.
         normalisation: mean and standard deviation.
         rng: where the draws come from.
+        whole: height and width of the photograph where it was decoded at a smaller size; None: those of the image.
 
     Returns:
         Image (3, crop, crop) float32, labels (crop, crop) int64 (all 255 where none were given).
 
     Source: released code of IRN (`step/train_cam.py`, `misc/imutils.py`).
     """
-    size = random_size((image.shape[0], image.shape[1]), settings, rng)
+    size = random_size(whole or (image.shape[0], image.shape[1]), settings, rng)
     strength = settings.colour_jitter
     image = resize_image(image, size)
     if strength:

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from models.knobs import Augmentation
 from models.labels import IGNORE
-from pipeline.data.augment import normalise, random_view
+from pipeline.data.augment import normalise, random_view, size_range
 from pipeline.data.images import resize_image
-from pipeline.data.manifest import Manifest
+from pipeline.data.manifest import Manifest, Record
 from pipeline.data.masks import read_mask
 from pipeline.data.photographs import Photographs
 from pipeline.data.saliency import SaliencyFiles
@@ -31,10 +31,14 @@ class TaggedViews(Photographs):
         self.tags = torch.from_numpy(manifest.tag_matrix())
         self.settings, self.normalisation = settings, normalisation
 
+    def shown(self, record: Record) -> NDArray[np.uint8]:
+        """A photograph (H, W, 3) uint8, in the size of its largest view or more."""
+        return self.read(record, size_range(record.size, self.settings)[1])
+
     def sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         """`image` (3, crop, crop), `tags` (classes,), `id`."""
         record = self.records[index]
-        view, _ = random_view(self.read(record), None, self.settings, self.normalisation, rng)
+        view, _ = random_view(self.shown(record), None, self.settings, self.normalisation, rng, record.size)
         return {"image": view, "tags": self.tags[index], "id": record.id}
 
 
@@ -61,7 +65,7 @@ class LabelledViews(TaggedViews):
         labels = np.zeros(record.size, dtype=np.uint8)
         if self.masks is not None:
             labels = read_mask(self.masks / f"{record.id}.png", record.size)
-        view, targets = random_view(self.read(record), labels, self.settings, self.normalisation, rng)
+        view, targets = random_view(self.shown(record), labels, self.settings, self.normalisation, rng, record.size)
         return {"image": view, "labels": targets, "tags": self.tags[index], "id": record.id}
 
 
@@ -86,7 +90,7 @@ class SalientViews(TaggedViews):
         """
         record = self.records[index]
         levels = np.rint(self.saliency.read(record) * SALIENT).astype(np.uint8)
-        view, levels_seen = random_view(self.read(record), levels, self.settings, self.normalisation, rng)
+        view, levels_seen = random_view(self.shown(record), levels, self.settings, self.normalisation, rng, record.size)
         saliency = torch.where(levels_seen == IGNORE, 0, levels_seen).float() / SALIENT
         return {"image": view, "tags": self.tags[index], "saliency": saliency, "id": record.id}
 

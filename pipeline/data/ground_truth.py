@@ -69,6 +69,9 @@ class GroundTruth:
     Args:
         manifest: names the classes.
         root: the folder of the photographs, the attribute `root` too.
+
+    Attributes:
+        background: whether pixels may belong to no class.
     """
 
     def __init__(self, manifest: Manifest, root: Path) -> None:
@@ -77,6 +80,7 @@ class GroundTruth:
         self.masks: dict[str, str] = content["masks"]
         self.files = READERS[content.get("reader", "png")]
         self.tune = frozenset[str](content["tune"])
+        self.background: bool = content.get("background", True)
         label_map = content["label_map"]
         self.label_map = None if label_map is None else np.array(label_map, dtype=np.uint8)
         self.hashes: dict[str, str] = content["sha256"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,33 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from pipeline.run.errors import UserError
 
 # Decoders that run other programs (EPS) or that no photograph needs stay away from untrusted files.
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000")
+HEIF = "HEIF"  # what phones call HEIC; Pillow reads it through a plug-in
+SUFFIXES = {
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".png",
+    ".webp",
+    ".bmp",
+    ".gif",
+    ".tif",
+    ".tiff",
+    ".ppm",
+    ".pgm",
+    ".pbm",
+    ".pnm",
+}
+SUFFIXES |= {".avif", ".jp2", ".j2k", ".heic", ".heif", ".hif"}
+"""How names of photographs end, in lower case."""
+BRANDS = {HEIF: (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"), "AVIF": (b"avif", b"avis")}
+"""What stands in the head of files whose format Pillow may lack."""
+PLUGINS = {
+    HEIF: "HEIC is read by a plug-in of Pillow: `pip install pillow-heif`",
+    "AVIF": "AVIF is read by Pillow from version 11.3 on: `pip install --upgrade pillow`",
+}
+WHOLE_MEGAPIXELS = 4.0  # JPEGs up to it are always decoded whole: data sets of web size keep their pixels
 SMALLEST_SIDE = 32  # of a view for a network, in pixels: two cells of a stride-16 grid
 EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 SIXTEEN_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N")
@@ -21,7 +48,7 @@ SIXTEEN_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 Image.MAX_IMAGE_PIXELS = None
 
 
-def read_image(path: Path, max_megapixels: float = math.inf) -> NDArray[np.uint8]:
+def read_image(path: Path, max_megapixels: float = math.inf, long_side: float | None = None) -> NDArray[np.uint8]:
     """Read a photograph as 8-bit RGB, upright as its EXIF orientation says.
 
     Greyscale, 1-bit, palette, CMYK and 16-bit files are converted (16 bits are scaled, not clipped);
@@ -30,6 +57,8 @@ def read_image(path: Path, max_megapixels: float = math.inf) -> NDArray[np.uint8
     Args:
         path: a file in one of `FORMATS`.
         max_megapixels: largest width x height accepted, in millions; checked in the header, before decoding.
+        long_side: the longest side that it will be shown at, in pixels; a JPEG of more than `WHOLE_MEGAPIXELS` is then
+            decoded at a half, a quarter or an eighth of its size, of at least twice that side. None: decoded whole.
 
     Returns:
         (H, W, 3) uint8, 0 to 255.
@@ -40,18 +69,39 @@ def read_image(path: Path, max_megapixels: float = math.inf) -> NDArray[np.uint8
     try:
         if not path.is_file():
             raise UserError(f"{path}: not found; restore the file or take it out of the data set")
-        with Image.open(path, formats=FORMATS) as picture:
+        with Image.open(path, formats=_formats(path)) as picture:
             _check_size(path, picture.size, max_megapixels)
+            if long_side is not None and math.prod(picture.size) > WHOLE_MEGAPIXELS * 1e6:
+                shrink = 2 * long_side / max(picture.size)
+                picture.draft("RGB", (math.ceil(picture.width * shrink), math.ceil(picture.height * shrink)))
             return _upright_rgb(picture)
     except UserError:
         raise
     except UnidentifiedImageError as error:
-        what = "is no image" if path.stat().st_size else "the file is empty"
+        what = PLUGINS.get(_rare_format(path), "is no image") if path.stat().st_size else "the file is empty"
         known = ", ".join(FORMATS)
         raise UserError(f"{path}: {what} ({known} are read); replace it or take it out of the data set") from error
     except Exception as error:  # decoders raise nearly anything on damaged bytes
         advice = "save it again as 8-bit JPEG or PNG, or take it out of the data set"
         raise UserError(f"{path}: cannot be decoded ({error or type(error).__name__}); {advice}") from error
+
+
+def _rare_format(path: Path) -> str:
+    """HEIF or AVIF, as the head of a file says; nothing for other files."""
+    with path.open("rb") as handle:
+        start = handle.read(12)
+    return next((name for name, brands in BRANDS.items() if start[4:8] == b"ftyp" and start[8:] in brands), "")
+
+
+def _formats(path: Path) -> tuple[str, ...]:
+    """What Pillow may read a file as; the plug-in for HEIC is loaded where there is such a file and it is installed."""
+    if _rare_format(path) == HEIF:
+        with suppress(ImportError):
+            from pillow_heif import register_heif_opener
+
+            register_heif_opener()
+            return (*FORMATS, HEIF)
+    return FORMATS
 
 
 def _check_size(path: Path, size: tuple[int, int], max_megapixels: float) -> None:

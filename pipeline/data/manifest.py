@@ -7,11 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from models.labels import IGNORE
 from pipeline.run.errors import UserError
 from pipeline.run.files import read_json, write_json, write_text
 
@@ -125,6 +127,7 @@ def save_ground_truth(
     reader: str = "png",
     tune: Sequence[str] = (),
     hashes: Mapping[str, str] | None = None,
+    background: bool = True,
 ) -> None:
     """Write which mask file belongs to which photograph; read by `evaluate` and `report` alone.
 
@@ -135,8 +138,12 @@ def save_ground_truth(
         reader: how masks are read from these files, a name in `pipeline.data.ground_truth.READERS`.
         hashes: SHA-256 of the mask files, by their path, so that a changed mask is a changed file here.
         tune: ids of the training photographs whose masks may choose something (see `pipeline.data.tune`).
+        background: whether pixels may belong to no class; where not, those of label 0 are void.
     """
     labels = list(label_map) if label_map is not None else None
+    if not background:
+        labels = [label or IGNORE for label in labels or range(256)]
     content = {"masks": masks, "label_map": labels, "tune": list(tune), "sha256": dict(hashes or {})}
-    other = {} if reader == "png" else {"reader": reader}
+    other: dict[str, Any] = {} if reader == "png" else {"reader": reader}
+    other |= {} if background else {"background": False}
     write_json(folder / "ground_truth.json", content | other)

@@ -13,15 +13,16 @@ from pipeline.run.errors import UserError
 from pipeline.run.files import inside, sha256
 
 
-def read_photograph(root: Path, record: Record) -> NDArray[np.uint8]:
-    """A photograph (H, W, 3) uint8, upright.
+def read_photograph(root: Path, record: Record, long_side: float | None = None) -> NDArray[np.uint8]:
+    """A photograph (H, W, 3) uint8, upright; smaller than it is where it is large and shown at a small `long_side`.
 
     Raises:
         UserError: it is not what `prepare_data` saw.
     """
     path = inside(root, record.image)
-    image = read_image(path)
-    if image.shape[:2] != record.size or (record.sha256 and sha256(path) != record.sha256):
+    image = read_image(path, long_side=long_side)
+    same = sha256(path) == record.sha256 if record.sha256 else image.shape[:2] == record.size
+    if not same:
         raise UserError(f"{record.image} is another one than prepare_data saw; run `dvc repro --force prepare_data`")
     return image
 
@@ -35,6 +36,6 @@ class Photographs:
     def __len__(self) -> int:
         return len(self.records)
 
-    def read(self, record: Record) -> NDArray[np.uint8]:
-        """A photograph (H, W, 3) uint8, upright."""
-        return read_photograph(self.root, record)
+    def read(self, record: Record, long_side: float | None = None) -> NDArray[np.uint8]:
+        """A photograph (H, W, 3) uint8, upright, as `read_photograph` reads it."""
+        return read_photograph(self.root, record, long_side)

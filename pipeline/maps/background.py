@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.labels import IGNORE
-from pipeline.maps.background_rules import image_threshold
+from pipeline.maps.background_rules import NOWHERE, image_threshold
 
 Maps = NDArray[np.float32]
 Labels = NDArray[np.uint8]
@@ -32,7 +32,8 @@ def with_background(
     Args:
         maps: (K, H, W) in [0, 1].
         threshold: a number: a constant map of that value (PSA, IRN); None: the method's own background map where it has
-            one, else 1 - the strongest class (published, BAO eq. 6); a name in `IMAGE_RULES`: a constant per image.
+            one, else 1 - the strongest class (published, BAO eq. 6); a name in `IMAGE_RULES`: a constant per image;
+            `NOWHERE`: below every map.
         background: (H, W), the method's own background map.
         saliency: (H, W) in [0, 1]; channel 0 is at least 1 - saliency, which also takes the place of 1 - the strongest
             class (`reconstructed`: papers say that saliency maps tell the background, and differ in how).
@@ -41,7 +42,9 @@ def with_background(
         (K + 1, H, W) float32; a pixel is foreground where a class is strictly larger than channel 0.
     """
     strongest = maps.max(axis=0, initial=0.0)
-    if threshold is None and background is None and saliency is not None:
+    if threshold == NOWHERE:
+        first = np.full_like(strongest, -1)
+    elif threshold is None and background is None and saliency is not None:
         first = np.zeros_like(strongest)
     elif threshold is None:
         first = background if background is not None else 1 - strongest

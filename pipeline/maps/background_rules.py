@@ -118,6 +118,9 @@ IMAGE_RULES = {"otsu": otsu}
 
 RULES = (*IMAGE_RULES, *SET_RULES)
 
+NOWHERE = "nowhere"
+"""What stages are told in the place of a threshold where every pixel belongs to a class (`data.background = false`)."""
+
 
 def image_threshold(rule: str, strongest: Values) -> float:
     """The threshold of one photograph by a rule of `IMAGE_RULES`."""

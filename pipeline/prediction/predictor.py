@@ -40,7 +40,13 @@ Labels = NDArray[np.uint8]
 
 
 class PredictConfig(PredictKnobs, CrfTold, InferenceTold):
-    """What predict is told."""
+    """What predict is told.
+
+    Attributes:
+        background: whether pixels may belong to no class.
+    """
+
+    background: bool = True
 
 
 class About(Knobs):
@@ -186,21 +192,24 @@ def predicted_labels(network: Segmenter, image: Labels, config: PredictConfig, m
         raise UserError("the prediction is not finite: the network has diverged; lower its learning rate")
     if config.crf is not None:
         return with_crf(image, scores, config)
-    labels = np.empty(size, dtype=np.uint8)
-    start = 0
-    for band in bands(scores, size, config.fusion):
-        labels[start : start + band.shape[1]] = band.argmax(0).to(torch.uint8).cpu().numpy()
-        start += band.shape[1]
-    return labels
+    first = first_label(config)
+    rows = [band[first:].argmax(0).to(torch.uint8).cpu().numpy() for band in bands(scores, size, config.fusion)]
+    return np.concatenate(rows) + np.uint8(first)
+
+
+def first_label(config: PredictConfig) -> int:
+    """The lowest label that takes part: not 0 where every pixel belongs to a class."""
+    return 0 if config.background else 1
 
 
 def with_crf(image: Labels, scores: list[torch.Tensor], config: PredictConfig) -> Labels:
     """The mask (H, W) of a photograph, with the CRF at `max_side` at most."""
     size = (image.shape[0], image.shape[1])
     worked = scaled_size(size, min(config.max_side, max(size)))
-    probabilities = torch.cat(list(bands(scores, worked, config.fusion)), dim=1).cpu().numpy()
+    first = first_label(config)
+    probabilities = torch.cat(list(bands(scores, worked, config.fusion)), dim=1)[first:].cpu().numpy()
     kernels = kernels_for(config.crf, worked, config.crf_reference, config.crf_iterations)
     assert kernels is not None
     picture = resize_image(image, worked) if worked != size else image
     (marginals,) = dense_crf(picture, [softmax_energies(probabilities)], kernels)
-    return resize_labels(hard_channels(marginals), size)
+    return resize_labels(hard_channels(marginals) + np.uint8(first), size)

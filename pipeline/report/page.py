@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from models.labels import IGNORE
 from pipeline.report.finished import Run
-from pipeline.report.gallery import Gallery
+from pipeline.report.gallery import Gallery, Row
 from pipeline.report.pictures import (
     COLOURS,
     Curve,
@@ -24,6 +24,7 @@ from pipeline.report.pictures import (
 )
 from pipeline.run.errors import UserError
 from pipeline.scoring.artefacts import ARTEFACTS
+from pipeline.scoring.check_first import FILE
 from pipeline.scoring.sizes import LARGE, MEDIUM
 
 PLOTS = Path("metrics/plots")
@@ -57,10 +58,12 @@ def page(run: Run, miou_chart: str) -> str:
     groups = {split: gallery.rows(split) for split in ("train", "val")}
     return environment.get_template("report.html.j2").render(
         params=run.config.params,
+        background=run.truth.background,
         supervised=run.config.params["masks"]["source"] == "truth",
         splits={split: split_facts(run, split) for split in ("train", "val")},
         classes=run.manifest.classes,
         notes=run.notes,
+        warnings=[text for scores in (run.classifier, *run.scores.values()) for text in scores.get("warnings", [])],
         artefacts={name: run.scores[name] | {"split": split_of(run, name)} for name in ARTEFACTS},
         rules=run.rules,
         epochs=run.epochs,
@@ -75,12 +78,23 @@ def page(run: Run, miou_chart: str) -> str:
         per_class=per_class(run),
         colours=COLOURS,
         groups=groups,
+        check_first=check_first(run, gallery),
         legend=gallery.legend(),
         ignored=IGNORE in gallery.labels,
         heat=heat_scale(),
         configuration=yaml.safe_dump(_words(run.config.params), allow_unicode=True, width=100),
         **charts(run),
     )
+
+
+def check_first(run: Run, gallery: Gallery) -> list[Row]:
+    """The photographs of the most doubtful masks, of as many as half a gallery; none where masks are true ones."""
+    path = PLOTS / "masks" / FILE
+    if not path.exists():
+        return []
+    records = {record.id: record for record in run.manifest.records}
+    names = _read_csv(path, "evaluate@masks")["id"][: run.config.gallery // 2]
+    return [gallery.row(records[name]) for name in names if name in records]
 
 
 def charts(run: Run) -> dict[str, Any]:
@@ -159,7 +173,7 @@ def per_class(run: Run) -> dict[str, dict[str, float]]:
 
 def _read_csv(path: Path, producer: str) -> pd.DataFrame:
     try:
-        return pd.read_csv(path, keep_default_na=False, dtype={"class": str})
+        return pd.read_csv(path, keep_default_na=False, dtype={"class": str, "id": str})
     except (FileNotFoundError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise UserError(f"{path} is missing or damaged ({error}); run `dvc repro --force {producer}`") from error
 

@@ -44,6 +44,6 @@ class BoundaryCounts:
             self.intersection[label] += np.count_nonzero(both[0] & both[1])
             self.union[label] += np.count_nonzero(both[0] | both[1])
 
-    def miou(self) -> float:
-        """Mean of the boundary IoU over labels that occur; NaN where none does."""
-        return mean(ratio(self.intersection, self.union))
+    def miou(self, background: bool = True) -> float:
+        """Mean of the boundary IoU over labels that occur, with or without label 0; NaN where none does."""
+        return mean(ratio(self.intersection, self.union)[0 if background else 1 :])

@@ -56,7 +56,13 @@ def mean(values: NDArray[np.float64]) -> float:
     return float(kept.mean()) if kept.size else float("nan")
 
 
-def summary(confusion: Confusion, classes: Sequence[str]) -> dict[str, Any]:
+def scored_iou(confusion: Confusion, background: bool = True) -> NDArray[np.float64]:
+    """IoU per label as in `iou`; NaN for label 0 where there is no background."""
+    values = iou(confusion)
+    return values if background else np.concatenate([np.full_like(values[..., :1], np.nan), values[..., 1:]], axis=-1)
+
+
+def summary(confusion: Confusion, classes: Sequence[str], background: bool = True) -> dict[str, Any]:
     """Every score of one confusion matrix.
 
     mIoU is the mean over labels that occur in truth or prediction (a class that is predicted but never true
@@ -66,10 +72,11 @@ def summary(confusion: Confusion, classes: Sequence[str]) -> dict[str, Any]:
     Args:
         confusion: (labels, labels), rows true.
         classes: names of the foreground classes, in label order.
+        background: whether pixels may belong to no class; where not, label 0 only means that no class was predicted.
     """
     hit = np.diagonal(confusion)
     predicted, true = confusion.sum(0), confusion.sum(1)
-    per_label = iou(confusion)
+    per_label, first = scored_iou(confusion, background), 0 if background else 1
     union = predicted + true - hit
     scores = {
         "miou": mean(per_label),
@@ -77,8 +84,8 @@ def summary(confusion: Confusion, classes: Sequence[str]) -> dict[str, Any]:
         "precision": mean(ratio(hit, predicted)[1:]),
         "recall": mean(ratio(hit, true)[1:]),
         "over_activation": mean(ratio(predicted - hit, predicted)[1:]),
-        "fpr": mean(ratio(predicted - hit, union)),
-        "fnr": mean(ratio(true - hit, union)),
+        "fpr": mean(ratio(predicted - hit, union)[first:]),
+        "fnr": mean(ratio(true - hit, union)[first:]),
     }
     named = dict(zip(["background", *classes], per_label.tolist(), strict=True))
     return {

@@ -15,8 +15,9 @@ from pipeline.data.manifest import Manifest, Record
 from pipeline.scoring.boundary import BoundaryCounts
 from pipeline.scoring.calibration import calibration
 from pipeline.scoring.counts import Counts
-from pipeline.scoring.scores import Confusion, ThresholdCurve, confusion_matrix, iou, mean, summary
+from pipeline.scoring.scores import Confusion, ThresholdCurve, confusion_matrix, mean, scored_iou, summary
 from pipeline.scoring.sizes import by_size
+from pipeline.scoring.warnings import label_pixels
 
 Labels = NDArray[np.uint8]
 Maps = NDArray[np.float32]
@@ -54,7 +55,7 @@ class Tally:
         self.counts.add(item.record.id, confusion)
         if item.maps is None:
             self.boundary.add(mask, item.labels)
-        else:
+        elif self.truth.background:
             self.curve.add(mask, item.maps, self.manifest.class_ids(item.record))
 
     def summary(self) -> dict[str, Any]:
@@ -62,11 +63,12 @@ class Tally:
 
         The best threshold is one that only masks can tell. Without a threshold, a class must exceed
         1 - the strongest class, which is a threshold of 0.5; a background map of its own competes in the main scores.
+        Neither means anything where every pixel belongs to a class.
         """
-        scores = summary(self.confusion, self.manifest.classes)
+        scores = summary(self.confusion, self.manifest.classes, self.truth.background)
         scores["by_size"] = by_size(self.counts, len(self.confusion))
         if self.boundary.union.any():
-            scores["boundary_miou"] = self.boundary.miou()
+            scores["boundary_miou"] = self.boundary.miou(self.truth.background)
         if not self.curve.histogram.any():
             return scores
         confusions, thresholds = self.curve.confusions(), self.curve.thresholds
@@ -88,7 +90,7 @@ class Tally:
         `miou` is theirs at the background threshold; `at_tuned` is that of the photographs counted here, at the
         threshold that is best on the others. No mask of a photograph counted here has a part in it.
         """
-        if np.isnan(miou := mean(iou(tuning.confusion))):
+        if np.isnan(miou := mean(scored_iou(tuning.confusion, self.truth.background))):
             return {}
         found: dict[str, Any] = {"images": len(tuning.scored), "miou": miou}
         if tuning.curve.histogram.any() and self.curve.histogram.any():
@@ -131,12 +133,15 @@ class Coverage:
         self.ignored: list[float] = []
         self.shown = np.zeros(len(manifest.classes), dtype=np.int64)
         self.tagged = np.zeros(len(manifest.classes), dtype=np.int64)
+        self.pixels = np.zeros(IGNORE + 1, dtype=np.int64)
 
     def add(self, item: Item) -> None:
         """Count one photograph."""
         self.foreground.append(float(np.mean((item.labels > 0) & (item.labels != IGNORE))))
         self.ignored.append(float(np.mean(item.labels == IGNORE)))
-        found = set(np.unique(item.labels).tolist())
+        pixels = label_pixels(item.labels)
+        self.pixels += pixels
+        found = set(np.flatnonzero(pixels).tolist())
         for label in self.manifest.class_ids(item.record):
             self.tagged[label - 1] += 1
             self.shown[label - 1] += label in found

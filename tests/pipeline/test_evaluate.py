@@ -240,3 +240,27 @@ def test_masks_that_do_not_fit_are_named(project: Path, mask: np.ndarray, messag
     with pytest.raises(UserError, match=message) as caught:
         scores(project, mask, mask)
     assert "zero.png" in str(caught.value)
+
+
+def test_background_is_left_out_of_every_score_where_there_is_none(project: Path) -> None:
+    truth = np.where(half_true() == 1, 1, 2)
+    truth[0, 0] = 0
+    save_ground_truth(PREPARED, {"0": "zero.png", "1": "one.png"}, None, background=False)
+    save_manifest(PREPARED, replace(load_manifest(), classes=("a", "b")))
+    config = CONFIG.model_copy(update={"bg_thresh": "nowhere"})
+    for name in ("zero", "one"):
+        write_mask(project / PHOTOGRAPHS / f"{name}.png", truth.astype(np.uint8))
+    found = evaluate("seeds", load_manifest(), config, project / PHOTOGRAPHS, project / "plots")
+    assert found["per_class"].keys() == {"a", "b"} and found["classes_scored"] == 2
+    assert found["per_class"]["a"] == pytest.approx(11 / 23), "the pixel of label 0 is void, the tag wins everywhere"
+    assert found["miou"] == found["foreground_miou"] == pytest.approx(11 / 23 / 2)
+    assert not {"oracle", "no_threshold", "calibration"} & found.keys()
+    assert found["protocol"]["background"].startswith("none") and found["protocol"]["bg_thresh_used"] == "nowhere"
+
+
+def test_true_masks_that_hold_no_background_hint_at_the_knob(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("zero", "one"):
+        write_mask(project / PHOTOGRAPHS / f"{name}.png", np.ones((4, 6), dtype=np.uint8))
+        write_mask(Path(f"data/masks/{int(name == 'one')}.png"), half_true().astype(np.uint8))
+    found = evaluate("masks", load_manifest(), CONFIG, project / PHOTOGRAPHS, project / "plots")
+    assert "-S +data.background=false" in found["warnings"][0] and "WARNING: the true masks" in capsys.readouterr().out

@@ -50,6 +50,25 @@ def test_confidence_pair_truth_table(tmp_path: Path, monkeypatch: pytest.MonkeyP
         np.testing.assert_array_equal(read_mask(Path("data/masks/0.png"), (1, 3)), expected)
 
 
+@pytest.mark.parametrize(("pair", "middle"), [("none", [2, 1, 1]), ([0.5, 0.1], [2, 255, 255])])
+@pytest.mark.parametrize("crf", ["none", "irn"])
+def test_without_background_the_strongest_class_wins_or_a_pixel_is_ignored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pair: Any, middle: list[int], crf: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    first, second = write_photographs(Path(), [("a", "b"), ()], [(1, 3)]).records
+    maps = torch.tensor([[[0.1, 0.2, 0.0]], [[0.9, 0.1, 0.0]]])
+    entry = CamEntry(first.id, (1, 3), (1, 2), (maps,), ((1, 3),), fusion="scores")
+    empty = CamEntry(second.id, (1, 3), (), (maps[:0],), ((1, 3),))
+    write_shard(shard_path(Path("data/refined"), 0), [entry, empty], {})
+    configure(**FOLDER, data__background=False, masks__crf=crf, masks__confidence_pair=pair)
+    run_light(make_masks)
+    mask = read_mask(Path("data/masks/0.png"), (1, 3))
+    if crf == "none":
+        np.testing.assert_array_equal(mask, [middle])
+    assert 0 not in mask and (read_mask(Path("data/masks/1.png"), (1, 3)) == 255).all()
+
+
 def test_full_supervision_takes_the_true_masks_and_reads_no_map(manifest: Manifest) -> None:
     rng = np.random.default_rng(0)
     known = replace(manifest, records=manifest.records[::2])

@@ -174,3 +174,13 @@ def test_network_that_does_not_segment_is_named() -> None:
     write_network(Path("data/segmenter"), classifier_description("efficientnet_lite0", 2, 0.0))
     with pytest.raises(UserError, match="needs a localizer that segments, but cam_classifier does not"):
         run(predict)
+
+
+@pytest.mark.parametrize("crf", ["none", "irn"])
+def test_no_pixel_is_background_where_every_one_belongs_to_a_class(crf: str) -> None:
+    told(predict__long_side=64, data__background=False, predict__crf=crf)
+    run(predict)
+    found = {
+        label for name in VAL for label in np.unique(read_mask(Path(f"data/predictions/{name}.png"), SIZE)).tolist()
+    }
+    assert found and found <= {1, 2}

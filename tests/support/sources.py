@@ -38,8 +38,10 @@ def configuration(name: str, source: dict[str, Any], **knobs: Any) -> PrepareDat
     return PrepareDataConfig.model_validate(given | knobs | {"source": source})
 
 
-def folder(images: str = ".", masks: str | None = None, val_share: float = 0.5, **knobs: Any) -> PrepareDataConfig:
-    source = {"tags": "tags.csv", "images": images, "masks": masks, "val_share": val_share}
+def folder(
+    images: str = ".", masks: str | None = None, val_share: float = 0.5, tags: str = "tags.csv", **knobs: Any
+) -> PrepareDataConfig:
+    source = {"tags": tags, "images": images, "masks": masks, "val_share": val_share}
     return configuration("folder", source, **knobs)
 
 

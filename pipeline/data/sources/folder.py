@@ -1,12 +1,12 @@
-"""A folder of photographs and a CSV of tags; labels are separated by |, the column split may be left out.
+"""A folder of photographs and their tags, in any layout of `pipeline.data.sources.tags`.
 
     image,labels,split
     farm/0001.jpg,cow|horse,train
     farm/0002.jpg,,val
 
-An image with no label shows none of the classes. Where masks exist (for evaluation alone), the mask of
-`farm/0001.jpg` is `<masks>/farm/0001.png`: label k is the k-th line of `<masks>/classes.txt`, or of all tags of
-the CSV in order where there is no such file, whatever `data.classes` chooses; 0 is background and 255 is ignored.
+An image with no label shows none of the classes; the column split may be left out. Where masks exist (for evaluation
+alone), the mask of `farm/0001.jpg` is `<masks>/farm/0001.png`: label k is the k-th line of `<masks>/classes.txt`, or of
+all tags in order where there is no such file, whatever `data.classes` chooses; 0 is background and 255 is ignored.
 """
 
 from __future__ import annotations
@@ -16,50 +16,106 @@ import posixpath
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from pipeline.config.data import FolderData
-from pipeline.data.manifest import Record
+from pipeline.data.manifest import Manifest, Record
 from pipeline.data.sources.source import SPLITS, PrepareDataConfig, Source, data_root, label_map
-from pipeline.data.sources.tags_csv import TagRow, read_tags
+from pipeline.data.sources.tags.names import Names, photographs_below
+from pipeline.data.sources.tags.read import read_tags
+from pipeline.data.sources.tags.rows import TagRow
+from pipeline.data.warnings import class_counts
 from pipeline.run.errors import UserError
-from pipeline.run.files import inside
+from pipeline.run.files import expanded, inside
 
 NUMBERING = "classes.txt"
 LONGEST_ID = 200  # bytes; masks are files named after the id, and file names end at 255
 
 
 def read(config: PrepareDataConfig, workers: int) -> Source:
-    """Read the CSV and find its photographs; every problem is collected with its line.
+    """Read the tags and find their photographs; every problem is collected with its place.
 
     Raises:
-        UserError: the folder or the CSV cannot be read at all.
+        UserError: the folder or the tags cannot be read at all.
     """
     settings, root = FolderData.model_validate(config.source), data_root(config)
     if not root.is_dir():
         raise UserError(f"data.root = {root}: no such folder; give the folder that holds {settings.tags}")
-    if not inside(root, settings.images).is_dir():
-        raise UserError(f"data.folder.images: {root / settings.images} is no folder; give one, or . for the root")
-    table = inside(root, settings.tags)
-    tags = read_tags(table)
+    images = inside(root, settings.images)
+    if not images.is_dir():
+        raise UserError(f"data.folder.images: {images} is no folder; give one, or . for the root")
+    table, files = inside(root, settings.tags), photographs_below(images, _other_folders(root, settings, config))
+    tags = read_tags(table, images, files)
     notes, problems = list(tags.notes), list(tags.problems)
     _odd_labels(table, tags.rows, notes, problems)
     classes = _classes(table, config.classes, tags.rows, notes, problems)
-    found = _found(root, settings, table, tags.rows, problems)
+    found = _found(root, settings, table, _named(table, images, tags.rows, files, notes, problems), problems)
+    _say_left_out(table, files, found, notes)
     records = []
     for identity, row in found.items():
         split = row.split or _hashed_split(identity, settings.val_share)
         image = posixpath.normpath(posixpath.join(settings.images, row.image))
         records.append(Record(identity, split, image, 0, 0, tuple(name for name in classes if name in row.tags)))
-    needed = (
-        SPLITS if config.validate_on == "val" and settings.val_share else SPLITS[:1]
-    )  # or tune photographs validate
+    validates = config.validate_on == "val" and settings.val_share > 0  # else tune photographs do, or none
+    needed = SPLITS if validates else SPLITS[:1]
     problems += _empty_splits(records, needed, settings.val_share) if not problems else []
     kept = [record for split in SPLITS for record in [r for r in records if r.split == split][: config.limit]]
+    counts = class_counts(Manifest(tuple(kept), tuple(classes)))
+    shown = ", ".join(f"{name} {train} + {val}" for name, (train, val) in counts.items())
+    notes.append(f"photographs of each class (train + val), the rarest first: {shown}")
     masks = _masks(root, settings, kept, notes, problems)
     labels = label_map(_numbered(root, settings, classes, tags.rows, problems), classes) if masks else None
-    return Source(kept, classes, masks, labels, notes, problems, needs=needed)
+    return Source(kept, classes, masks, labels, [_without(root, note) for note in notes], problems, needs=needed)
+
+
+def _without(root: Path, note: str) -> str:
+    """A note that does not begin with the data root: notes stand in the report, which git keeps."""
+    return note.removeprefix(f"{root}/").removeprefix(f"{root}: ")
+
+
+def _other_folders(root: Path, settings: FolderData, config: PrepareDataConfig) -> list[Path]:
+    """Folders of pictures that are no photographs."""
+    masks = [root / settings.masks] if settings.masks is not None else []
+    return masks + ([expanded(config.saliency.folder)] if config.saliency is not None else [])
+
+
+def _named(
+    table: Path, images: Path, rows: list[TagRow], files: list[str], notes: list[str], problems: list[str]
+) -> list[TagRow]:
+    """The rows with the names that their files have; those that nothing has a name like stay as they are."""
+    names, matched, found = Names(files), [], []
+    for row in rows:
+        like = [] if _is_file(images, row.image) else names.like(row.image)
+        if len(like) > 1:
+            problems.append(f"{table}, {row.place}: {row.image!r} may be {' or '.join(like)}; write the name in full")
+            continue
+        matched += [f"{row.image!r} is {like[0]}"] if like else []
+        found.append(replace(row, image=like[0]) if like else row)
+    if matched:
+        notes.append(
+            f"{table}: {len(matched)} names differ from those of their files in extension, case or Unicode form, and "
+            f"were matched: {', '.join(matched[:3])}"
+        )
+    return found
+
+
+def _is_file(folder: Path, name: str) -> bool:
+    try:
+        return (folder / name).is_file()
+    except (OSError, ValueError):  # too long, or a NUL byte: whoever opens it says so
+        return True
+
+
+def _say_left_out(table: Path, files: list[str], found: dict[str, TagRow], notes: list[str]) -> None:
+    """Photographs that no row names take part in nothing."""
+    used = {posixpath.normpath(row.image) for row in found.values()}
+    if left := [file for file in files if file not in used]:
+        notes.append(
+            f"{table}: {len(left)} of {len(files)} photographs have no row and are left out, such as {left[0]}; add "
+            "rows, with an empty label where one shows none of the classes"
+        )
 
 
 def _found(root: Path, settings: FolderData, table: Path, rows: list[TagRow], problems: list[str]) -> dict[str, TagRow]:
@@ -69,12 +125,12 @@ def _found(root: Path, settings: FolderData, table: Path, rows: list[TagRow], pr
         try:
             identity = _identity(root, settings.images, row.image)
         except (UserError, OSError, RuntimeError) as error:  # the last for links in a circle
-            problems.append(f"{table}, line {row.line}: {error}")
+            problems.append(f"{table}, {row.place}: {error}")
             continue
         other = found.setdefault(identity, row)
         if other is not row:
             problems.append(
-                f"{table}, line {row.line}: {row.image!r} and {other.image!r} (line {other.line}) "
+                f"{table}, {row.place}: {row.image!r} and {other.image!r} ({other.place}) "
                 f"have the same id {identity!r} (the path without extension, / as __); rename one file"
             )
     return found
@@ -115,21 +171,28 @@ def _classes(
 
 
 def _odd_labels(table: Path, rows: list[TagRow], notes: list[str], problems: list[str]) -> None:
-    """Labels that look alike, or seem to be several, are hardly what was meant."""
+    """Labels that look alike are hardly what was meant; those that nearly do may be."""
     known = sorted({tag for row in rows for tag in row.tags})
-    alike: dict[str, list[str]] = {}
-    for tag in known:
-        alike.setdefault(_look(tag), []).append(tag)
+    alike, nearly = (
+        _grouped(known, _look),
+        _grouped(known, lambda tag: re.sub(r"[\W_]", "", _look(tag)).removesuffix("s")),
+    )
     problems += [
-        f"{table}: the labels {', '.join(map(ascii, tags))} look alike; write them in one way"
-        for tags in alike.values()
-        if len(tags) > 1
+        f"{table}: the labels {', '.join(map(ascii, tags))} look alike; write them in one way" for tags in alike
     ]
-    for tag in known:
-        parts = {part.strip() for part in re.split("[,;]", tag)}
-        if len(parts) > 1:
-            meant = problems if parts & {*known} else notes
-            meant.append(f"{table}: the label {tag!r} holds a comma or a semicolon; labels are separated by |")
+    notes += [
+        f"{table}: are {' and '.join(map(repr, tags))} one class? If so, write them in one way"
+        for tags in nearly
+        if tags not in alike
+    ]
+
+
+def _grouped(tags: list[str], look: Callable[[str], str]) -> list[list[str]]:
+    """Tags that have the same look, where several have."""
+    groups: dict[str, list[str]] = {}
+    for tag in tags:
+        groups.setdefault(look(tag), []).append(tag)
+    return [group for group in groups.values() if len(group) > 1]
 
 
 def _look(tag: str) -> str:

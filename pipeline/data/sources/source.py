@@ -57,6 +57,7 @@ class PrepareDataConfig(Told):
     validate_on: Literal["val", "tune"] = "val"
     saliency: SaliencyFiles | None = None
     saliency_splits: list[str] = Field(default=["train"])
+    background: bool = True
     source: dict[str, Any]
 
 

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from pipeline.config.data import VocData
 from pipeline.data.manifest import Record
 from pipeline.data.sources.source import SPLITS, PrepareDataConfig, Source, data_root, label_map
-from pipeline.data.sources.tags_csv import read_tags
+from pipeline.data.sources.tags.table import read_table
 from pipeline.run.errors import UserError
 from pipeline.run.files import expanded
 
@@ -236,10 +236,10 @@ def _tags(home: Path, ids: list[str], problems: list[str]) -> dict[str, tuple[st
 
 
 def _csv_tags(table: Path, ids: list[str], problems: list[str]) -> dict[str, tuple[str, ...]]:
-    labels = read_tags(table)
+    labels = read_table(table)
     problems += labels.problems
     for row in labels.rows:
-        problems += [f"{table}, line {row.line}: {tag!r} is no VOC class" for tag in row.tags if tag not in CLASSES]
+        problems += [f"{table}, {row.place}: {tag!r} is no VOC class" for tag in row.tags if tag not in CLASSES]
     tags = {row.image: row.tags for row in labels.rows}
     missing = [identity for identity in ids if identity not in tags]
     if missing and not labels.problems:

@@ -150,3 +150,11 @@ def test_unusable_file_is_one_error(tmp_path: Path, text: str) -> None:
 def test_missing_file_says_where_to_be(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="run from the root"):
         load_params(tmp_path / "params.yaml")
+
+
+def test_the_environment_gives_the_root_where_params_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = "/home/ö/a [1] & b=c's"
+    monkeypatch.setenv("DATA_ROOT", root)
+    assert resolve(shipped(data__name="folder")).data.root == root
+    assert resolve(shipped(data__name="folder", data__root="/other")).data.root == "/other"
+    assert resolve(shipped()).data.root is None, "scenes have no root, and are drawn once whatever the environment says"

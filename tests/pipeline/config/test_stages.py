@@ -37,6 +37,7 @@ STAGES = {
 
 ELSEWHERE = {
     "data.watch": "dvc.yaml",
+    "data.background": "report",  # other stages are told only where there is none
     "crf_reference": "make_masks",
     "method": "report",
     "profile": "report",
@@ -255,3 +256,18 @@ stage_configs(params), runtime(params)
 assert "torch" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
+
+
+def test_stages_are_told_that_there_is_no_background_and_only_then() -> None:
+    usual, without = (stage_configs(resolve(shipped(data__background=given))) for given in (True, False))
+    assert {name for name in usual if usual[name] != without[name]} == {
+        "prepare_data",
+        "choose_background",
+        "make_masks",
+        "predict",
+        "report",
+        *(f"evaluate_{name}" for name in ("rules", "seeds", "refined", "masks")),
+    }
+    assert not any("background" in usual[name] for name in ("prepare_data", "predict"))
+    assert without["make_masks"]["bg_thresh"] == without["evaluate_masks"]["bg_thresh"] == "nowhere"
+    assert "masks" not in without["evaluate_refined"], "no curve over thresholds"

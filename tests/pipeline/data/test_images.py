@@ -1,5 +1,6 @@
 """Reading any ordinary photograph, refusing everything else with a clear error, and the one resizer."""
 
+import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -235,3 +236,45 @@ def test_resizing_leaves_its_input_alone_and_takes_views() -> None:
     mirrored = resize_image(image[:, ::-1], (12, 16))
     np.testing.assert_allclose(mirrored[:, ::-1].astype(int), resize_image(image, (12, 16)), atol=1)
     np.testing.assert_array_equal(image, gradient())
+
+
+@pytest.mark.parametrize("suffix", ["avif", "jp2"])
+def test_formats_of_newer_cameras_are_read(folder: Path, suffix: str) -> None:
+    image = read_image(saved(folder / f"a.{suffix}", Image.new("RGB", (40, 30), (200, 30, 30))), LIMIT)
+    assert image.shape == (30, 40, 3) and abs(image[10, 10].astype(int) - (200, 30, 30)).max() <= 8
+
+
+def test_photographs_of_phones_are_read_where_the_plugin_is(folder: Path) -> None:
+    plugin = pytest.importorskip("pillow_heif", reason="pillow-heif is not installed")
+    plugin.from_pillow(Image.new("RGB", (64, 48), (30, 200, 30))).save(folder / "a.heic")
+    image = read_image(folder / "a.heic", LIMIT)
+    assert image.shape == (48, 64, 3) and abs(image[10, 10].astype(int) - (30, 200, 30)).max() <= 8
+
+
+def test_a_missing_plugin_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    (folder / "a.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+    with pytest.raises(UserError, match=r"a\.heic: HEIC is read by a plug-in of Pillow: `pip install pillow-heif`"):
+        read_image(folder / "a.heic", LIMIT)
+
+
+@pytest.mark.parametrize(("long_side", "expected"), [(None, 2400), (1201, 2400), (1200, 2400), (600, 1200), (100, 300)])
+def test_large_jpegs_are_decoded_no_larger_than_needed(folder: Path, long_side: float | None, expected: int) -> None:
+    smooth = gradient(180, 240).repeat(10, axis=0).repeat(10, axis=1)
+    path = saved(folder / "a.jpg", Image.fromarray(smooth), quality=95)
+    image = read_image(path, long_side=long_side)
+    assert image.shape == (expected * 3 // 4, expected, 3)
+    small = resize_image(image, (72, 96)).astype(int)
+    assert abs(small - resize_image(read_image(path), (72, 96))).mean() < 1.5
+
+
+def test_small_jpegs_and_other_files_are_decoded_whole(folder: Path) -> None:
+    assert read_image(saved(folder / "a.jpg", Image.new("RGB", (2000, 1900))), long_side=50).shape == (1900, 2000, 3)
+    assert read_image(saved(folder / "a.png", Image.new("RGB", (2400, 1800))), long_side=50).shape == (1800, 2400, 3)
+
+
+def test_rotated_jpegs_are_upright_at_every_size(folder: Path) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    path = saved(folder / "a.jpg", Image.new("RGB", (2400, 1800)), exif=exif)
+    assert read_image(path, long_side=100).shape == (300, 225, 3)

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from PIL import Image
 
 from models.labels import IGNORE
 from pipeline import choose_background
-from pipeline.data.manifest import PREPARED, Manifest, load_manifest
+from pipeline.data.manifest import PREPARED, Manifest, load_manifest, save_ground_truth
 from pipeline.data.masks import write_mask
 from pipeline.evaluate import EvaluateConfig, evaluate, evaluate_epochs, evaluate_rules
 from pipeline.maps.store import CamEntry, shard_path, write_shard
@@ -28,6 +29,7 @@ from pipeline.scoring import charts
 from pipeline.scoring.artefacts import ARTEFACTS
 from pipeline.scoring.charts import save_history
 from pipeline.scoring.records import read_scores, write_scores
+from tests.support import project
 from tests.support.project import PHOTOGRAPHS, configure, write_masks, write_photographs
 from tests.support.stages import run_light
 
@@ -280,6 +282,29 @@ def test_masks_of_one_split_only_and_no_tag_score() -> None:
     assert "2 of 5 training and 0 of 2 validation photographs have one" in words
     assert "A dash under mIoU: no photograph of that split" in words and "Full points" in words
     assert words.count("no ground truth") == 3 + 2
+
+
+def test_the_most_doubtful_masks_are_shown(whole: tuple[str, Path]) -> None:
+    page, folder = whole
+    first = (folder / "metrics/plots/masks/check_first.csv").read_text(encoding="utf-8").splitlines()[1].split(",")[0]
+    part = page.partition("Masks to check first")[2].partition("Training photographs: from tags")[0]
+    assert part.index(first.replace("&", "&amp;")) < 200 and part.count('class="photo"') == 2
+
+
+def test_what_went_wrong_is_said_first() -> None:
+    make()
+    details = Path("metrics/details/masks.json")
+    write_json(details, json.loads(details.read_text(encoding="utf-8")) | {"warnings": [f"all is {NASTY}"]})
+    page = reported()
+    assert page.index("What went wrong.") < page.index("About the data.")
+    assert "<li>all is &lt;b&gt;x&lt;/b&gt;</li>" in page
+
+
+def test_no_background_is_said_and_no_threshold_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(project, "save_ground_truth", partial(save_ground_truth, background=False))
+    page = make(data__background=False)
+    assert "no background: every pixel belongs to a class" in page and "oracle: chosen" in page
+    assert "Every pixel\nbelongs to a class, so there is no threshold" in page and "background</h3>" not in page
 
 
 def test_gallery_of_none_draws_nothing() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from pipeline.data.ground_truth import GroundTruth
 from pipeline.data.masks import write_mask
 from pipeline.data.photographs import read_photograph
 from pipeline.run.errors import UserError
+from pipeline.run.files import write_text
 from tests.support.sources import (
     SPLIT_HEADER,
     folder,
@@ -47,7 +49,9 @@ def test_folder_becomes_a_manifest() -> None:
     assert (second.id, second.image, second.size) == ("val__b", "val/b.jpg", (7, 5))
     assert second.tags == ("cat", "dog") and len(second.sha256) == 64 and second.sha256 != first.sha256
     assert ground_truth() == {"masks": {}, "label_map": None, "tune": [], "sha256": {}}
-    assert notes() == "no train image has these classes, so they cannot be learned: dog"
+    assert "no train image has these classes, so they cannot be learned: dog" in notes()
+    assert "photographs of each class (train + val), the rarest first: dog 0 + 1, cat 1 + 1" in notes()
+    assert notes().startswith("every train photograph shows cat, so tags cannot teach where it is")
 
 
 def test_names_of_any_script_work() -> None:
@@ -138,7 +142,7 @@ def test_all_problems_are_told_at_once_with_file_and_line() -> None:
         "/etc/hostname,cat,train",
         "link.jpg,cat,train",
         "twice.jpg,cat,train",
-        "twice.jpg,dog,train",
+        "twice.jpg,dog|cat,train",
         "same.png,cat,val",
         "same.jpg,cat,val",
         "d/e.jpg,cat,train",
@@ -157,6 +161,7 @@ def test_all_problems_are_told_at_once_with_file_and_line() -> None:
     ]
     table(*lines, header=SPLIT_HEADER)
     with Path("photos/tags.csv").open("ab") as handle:
+        handle.write("good.jpg,café,train\n".encode())  # so that the next line is neither UTF-8 nor Windows-1252
         handle.write(b"caf\xe9.jpg,cat,train\n")
     message = refusal(folder(classes=["cat", "zebra"]))
     expected = {
@@ -171,13 +176,14 @@ def test_all_problems_are_told_at_once_with_file_and_line() -> None:
         15: "split 'test' is not one of train, val",
         16: "'c\\tat' holds a control character",
         17: "2 fields where the header has 3",
-        18: "4 fields where the header has 3; labels are separated by |",
+        18: "4 fields where the header has 3; several labels in one field are separated by |",
         19: "the image name is empty",
         20: "'d/../good.jpg' holds '..'",
         21: "",
         22: "folders are separated by /",
         23: "",
-        24: "byte 0xe9 is not UTF-8",
+        24: "'good.jpg' stands in line 2 with other labels or another split",
+        25: "byte 0xe9 is not UTF-8",
     }
     for line, words in expected.items():
         found = [row for row in message.splitlines() if f"photos/tags.csv, line {line}: " in row]
@@ -188,13 +194,18 @@ def test_all_problems_are_told_at_once_with_file_and_line() -> None:
 
 
 def test_tables_that_cannot_be_used_at_all() -> None:
-    assert "photos/tags.csv: cannot be read (No such file" in refusal(folder())
+    assert "photos/tags.csv: not found, nor a folder for each class; a table that works:" in refusal(folder())
+    photos("a.jpg")
+    Path("photos/labels.tsv").touch()
+    assert "photos/tags.csv: not found, but there is labels.tsv: name it as data.folder.tags" in refusal(folder())
     Path("photos/tags.csv").write_bytes(b"")
-    assert "is empty; its first line is image,labels" in refusal(folder())
+    assert "is empty; a table that works:\n      image,labels\n" in refusal(folder())
     table()
     assert "has a header but no rows" in refusal(folder())
-    Path("photos/tags.csv").write_text("image,labels\na.jpg,cat\n", encoding="utf-16")
-    assert "is UTF-16; save it as CSV UTF-8" in refusal(folder())
+    Path("photos/tags.csv").write_bytes("image,labels\na.jpg,cat\n".encode("utf-16")[:-1])
+    assert "begins as UTF-16 and goes on otherwise" in refusal(folder())
+    Path("photos/tags.csv").write_bytes(b"PK\x03\x04" + bytes(30))
+    assert "is a workbook; save its sheet as CSV UTF-8" in refusal(folder())
     table("a.jpg,cat")
     assert "data.folder.images: photos/pictures is no folder" in refusal(folder(images="pictures"))
     assert "leads out of photos" in refusal(folder(images="../photos/.."))
@@ -309,8 +320,9 @@ def test_numbering_that_cannot_be_used_is_refused(text: str, words: str) -> None
     [
         (("cat", "Cat"), "the labels 'Cat', 'cat' look alike"),
         (("cat", "cat\u200b"), r"the labels 'cat', 'cat\u200b' look alike"),
-        (("cat", '"cat,dog"'), "the label 'cat,dog' holds a comma or a semicolon; labels are separated by |"),
-        (("cat", "dog; cat"), "the label 'dog; cat' holds a comma or a semicolon"),
+        (("cat|cow", '"cat,dog"'), "the label 'cat,dog' holds a comma or a semicolon; labels are separated by |"),
+        (("cat|cow", "dog; cat"), "the label 'dog; cat' holds a comma or a semicolon"),
+        (("cat", '"chair, wooden"'), "is the label 'chair, wooden' one class or several? Write chair|wooden for"),
         (("cat", "Background"), "a class is named background"),
     ],
 )
@@ -322,7 +334,7 @@ def test_labels_that_are_hardly_meant_are_refused(tags: tuple[str, str], words: 
 
 def test_a_comma_in_a_label_is_said() -> None:
     photos("a.png", "b.png")
-    table('a.png,"chair, wooden",train', "b.png,cat,val", header=SPLIT_HEADER)
+    table('a.png,"chair, wooden|",train', "b.png,cat,val", header=SPLIT_HEADER)
     assert prepare(folder()).classes == ("cat", "chair, wooden")
     assert "the label 'chair, wooden' holds a comma or a semicolon" in notes()
 
@@ -335,3 +347,43 @@ def test_a_photograph_that_was_replaced_is_noticed_where_it_is_read() -> None:
     photo("a.png", colour="blue")
     with pytest.raises(UserError, match=r"a\.png is another one than prepare_data saw; run `dvc repro --force prepare"):
         read_photograph(Path("photos"), manifest.records[0])
+
+
+def test_names_are_matched_whatever_their_extension_case_and_unicode_form() -> None:
+    photos(unicodedata.normalize("NFD", "été.JPG"), "Holiday/IMG_2.jpeg", "c.png", "d.jpg")
+    table("été.jpg,cat,train", "holiday/img_2,dog,val", "c.JPG,cat,val", "d.jpg,cat,train", header=SPLIT_HEADER)
+    manifest = prepare(folder())
+    names = {unicodedata.normalize("NFC", record.image) for record in manifest.records}
+    assert names == {"été.JPG", "Holiday/IMG_2.jpeg", "c.png", "d.jpg"}
+    assert "3 names differ from those of their files in extension, case or Unicode form" in notes()
+    assert "'holiday/img_2' is Holiday/IMG_2.jpeg" in notes()
+
+
+def test_names_that_may_be_several_photographs_are_refused() -> None:
+    photos("a.jpg", "A.png", "b.jpg")
+    table("a,cat,train", "b.jpg,cat,val", header=SPLIT_HEADER)
+    assert "photos/tags.csv, line 2: 'a' may be A.png or a.jpg; write the name in full" in refusal(folder())
+
+
+def test_photographs_without_a_row_are_said_but_not_those_that_are_masks() -> None:
+    photos("a.jpg", "b.jpg", "x/c.jpg", ".hidden.jpg")
+    write_mask(Path("photos/masks/a.png"), np.zeros((4, 6), np.uint8))
+    table("a.jpg,cat,train", "./b.jpg,cat,val", header=SPLIT_HEADER)
+    prepare(folder(masks="masks"))
+    assert "1 of 3 photographs have no row and are left out, such as x/c.jpg" in notes()
+
+
+def test_labels_that_are_nearly_alike_are_said() -> None:
+    photos("a.png", "b.png")
+    table("a.png,cat|traffic light,train", "b.png,cats|traffic_light,val", header=SPLIT_HEADER)
+    assert len(prepare(folder()).classes) == 4
+    assert "tags.csv: are 'cat' and 'cats' one class? If so, write them in one way" in notes().splitlines()
+    assert "are 'cat' and 'cats' one class?" in notes() and "are 'traffic light' and 'traffic_light' one" in notes()
+
+
+def test_tags_may_lie_in_folders_coco_and_maps() -> None:
+    photos("train/cat/a.jpg", "train/dog/b.jpg", "val/cat/a.jpg")
+    assert tags_of(prepare(folder())) == {"train__cat__a": ("cat",), "train__dog__b": ("dog",), "val__cat__a": ("cat",)}
+    write_text(Path("photos/tags.yaml"), "train/cat/a.jpg: [cat, dog]\ntrain/dog/b.jpg: dog\nval/cat/a: cat\n")
+    manifest = prepare(folder(tags="tags.yaml"))
+    assert tags_of(manifest)["train__cat__a"] == ("cat", "dog") and len(manifest.records) == 3
