@@ -10,7 +10,8 @@ from xml.etree import ElementTree as Xml
 
 from pipeline.data.manifest import Record
 from pipeline.run.files import write_json
-from tools.export.labelled import Labelled, Labels, Part, colour, library, parts
+from tools.export.labelled import Labelled, Labels, Part, colour, parts
+from tools.optional import library
 
 
 def write_cvat(exported: Labelled, folder: Path) -> None:

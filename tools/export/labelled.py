@@ -6,7 +6,6 @@ import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +25,6 @@ from pipeline.run.told import Runtime, told
 Labels = NDArray[np.uint8]
 Region = NDArray[np.bool_]
 
-REQUIREMENTS = "requirements-export.txt"
 SOURCES = {"masks": ("data/masks", "make_masks"), "predictions": ("data/predictions", "predict")}
 """What can be exported: its folder, and the stage that writes it."""
 IGNORED = "__ignore__"
@@ -141,15 +139,3 @@ def copy_photograph(root: Path, record: Record, folder: Path) -> str:
 def write_compact(path: Path, content: Any) -> None:
     """Write JSON without line ends: run lengths are long lists."""
     write_text(path, json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n")
-
-
-def library(module: str, package: str) -> Any:
-    """Import an optional library.
-
-    Raises:
-        UserError: it is missing; names the file of requirements that has it.
-    """
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise UserError(f"{package} is needed ({error}); run `pip install -r {REQUIREMENTS}`") from error

@@ -10,7 +10,8 @@ from xml.etree import ElementTree as Xml
 import numpy as np
 
 from pipeline.run.files import write_text
-from tools.export.labelled import Labelled, colour, library, regions, write_compact
+from tools.export.labelled import Labelled, colour, regions, write_compact
+from tools.optional import library
 
 SERVED = "/data/local-files/?d="
 """Where Label Studio serves files below its document root, which has to be the data root."""

@@ -13,8 +13,8 @@ from pipeline.data.manifest import PREPARED, Manifest, load_manifest, save_manif
 from pipeline.data.masks import write_mask
 from pipeline.run.errors import UserError
 from tests.tools.export.conftest import SIZES
+from tools import optional
 from tools.export import __main__ as program
-from tools.export import labelled
 from tools.export.__main__ import FORMATS, export
 
 
@@ -72,7 +72,7 @@ def test_a_missing_library_names_its_requirements(name: str, package: str, monke
     def missing(module: str) -> None:
         raise ImportError(f"No module named {module!r}")
 
-    monkeypatch.setattr(labelled, "import_module", missing)
+    monkeypatch.setattr(optional, "import_module", missing)
     with pytest.raises(UserError, match=rf"{package} is needed \(.*\); run `pip install -r requirements-export\.txt`"):
         export("masks", name, Path("out"))
     assert not Path("out").exists()
