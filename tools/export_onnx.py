@@ -1,7 +1,7 @@
 """The segmentation network as ONNX, for programs without PyTorch.
 
-Run as `python -m tools.export_onnx OUT.onnx [--segmenter data/segmenter]`, after `predict` has been configured. Batch,
-height and width are dynamic. The file gets its name only if onnxruntime gives the network's own logits at three sizes.
+Run as `python -m tools.export_onnx OUT.onnx [--segmenter data/segmenter]`, after `train_segmenter`. Batch, height and
+width are dynamic. The file gets its name only if onnxruntime gives the network's own logits at three sizes.
 
 Its input `image` (batch, 3, height, width) is RGB in [0, 1], minus `mean`, over `std`; its output `logits` (batch,
 labels, height, width) has the order of `classes`. Both lists are in the file's metadata, and so are the knobs that
@@ -33,8 +33,14 @@ TRACED = (2, 3, 97, 130)
 CHECKED = ((1, 3, 128, 96), (1, 3, 75, 200), (2, 3, 161, 113))
 TOLERANCE = 1e-4
 """Of logits; relative for those above 1."""
-OPSET = 18
 AXES = {0: "batch", 2: "height", 3: "width"}
+NAMES: dict[str, Any] = {"input_names": ["image"], "output_names": ["logits"], "opset_version": 18}
+EXPORTERS: tuple[dict[str, Any], ...] = (
+    {"dynamo": False, "dynamic_axes": {"image": AXES, "logits": AXES}},
+    {"dynamo": True, "dynamic_shapes": (AXES,), "external_data": False, "verbose": False},
+)
+"""PyTorch's older exporter, which takes seconds; its newer one, which knows more operators, those of transformers among
+them, but takes minutes for networks that pad."""
 
 
 def main() -> None:
@@ -83,31 +89,24 @@ def export(folder: Path, out: Path) -> float:
 
 
 def convert(network: nn.Module, path: Path) -> None:
-    """Write the graph of a network.
-
-    PyTorch has two exporters. The older takes seconds. The newer knows more operators, transformers' among them, but
-    takes minutes for networks that pad, so it comes second.
+    """Write the graph of a network, by the first exporter that can.
 
     Raises:
-        UserError: both fail; says why.
+        UserError: none can; says why.
     """
     torch._C._jit_set_onnx_log_enabled(False)  # else the whole graph is printed where an operator is unknown
-    images, names = torch.randn(TRACED), {"input_names": ["image"], "output_names": ["logits"], "opset_version": OPSET}
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
+    images, problems = torch.randn(TRACED), list[str]()
+    for options in EXPORTERS:
         try:
-            axes = {"image": AXES, "logits": AXES}
-            torch.onnx.export(network, (images,), path, dynamo=False, dynamic_axes=axes, **names)
-        except Exception as first:  # exporters raise nearly anything
-            if disk_is_full(first):
+            with warnings.catch_warnings(), torch.no_grad():
+                warnings.simplefilter("ignore")
+                torch.onnx.export(network, (images,), path, **NAMES, **options)
+            return
+        except Exception as error:  # exporters raise nearly anything
+            if disk_is_full(error):
                 raise
-            try:
-                options: dict[str, Any] = {"external_data": False, "verbose": False, "dynamic_shapes": (AXES,)}
-                torch.onnx.export(network, (images,), path, dynamo=True, **options, **names)
-            except Exception as error:
-                if disk_is_full(error):
-                    raise
-                raise UserError(f"this network has no form in ONNX: {reason(first)}; {reason(error)}") from error
+            problems.append(reason(error))
+    raise UserError(f"this network has no form in ONNX: {'; '.join(problems)}")
 
 
 def reason(error: Exception) -> str:

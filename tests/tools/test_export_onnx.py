@@ -122,10 +122,7 @@ class OtherAtOtherSizes(nn.Module):
 
 @pytest.mark.parametrize("network", [SizeOfTheTrace(), OtherAtOtherSizes()])
 def test_graphs_of_one_size_are_found_out(network: nn.Module) -> None:
-    images = torch.randn(export_onnx.TRACED)
-    axes = {"image": export_onnx.AXES, "logits": export_onnx.AXES}
-    names = {"input_names": ["image"], "output_names": ["logits"]}
-    torch.onnx.export(network, (images,), OUT, dynamo=False, dynamic_axes=axes, **names)
+    convert(network, OUT)
     with pytest.raises(UserError, match=r"onnxruntime (gives|cannot run)"):
         checked(network, onnxruntime.InferenceSession(OUT, providers=["CPUExecutionProvider"]))
 

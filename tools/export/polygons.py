@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -40,7 +41,7 @@ def write_yolo(exported: Labelled, folder: Path) -> str:
             rows = [yolo_row(label, points, record.size) for label, points in outlined]
             write_text(folder / "labels" / split / f"{record.id}.txt", lines(rows))
     names = dict(enumerate(exported.manifest.classes))
-    content = {split: f"images/{split}" for split in exported.splits()} | {"names": names}
+    content: dict[str, Any] = {split: f"images/{split}" for split in exported.splits()} | {"names": names}
     write_text(folder / "data.yaml", yaml.safe_dump(content, allow_unicode=True, sort_keys=False))
     return str(loss)
 
@@ -74,7 +75,7 @@ def outline(part: Part) -> Points:
     found, _ = cv2.findContours(
         part.pixels.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE, offset=(part.left, part.top)
     )
-    outer, *holes = (contour[:, 0] for contour in found)
+    outer, *holes = (contour[:, 0].astype(np.int32) for contour in found)
     for hole in holes:
         outer = joined(outer, hole)
     return np.concatenate([outer, np.repeat(outer[-1:], max(0, FEWEST - len(outer)), axis=0)])

@@ -96,12 +96,12 @@ def test_labelme_shapes_give_the_pixels_back(exported: Exported) -> None:
 
 
 def test_labelme_reads_its_files(exported: Exported) -> None:
-    label_file = pytest.importorskip("labelme._label_file", reason="labelme is not installed")
+    files = pytest.importorskip("labelme._label_file", reason="labelme is not installed")
     utils = pytest.importorskip("labelme.utils", reason="labelme is not installed")
     folder, truth = exported("labelme")
     numbers = {"__ignore__": IGNORE, **{name: k for k, name in enumerate(CLASSES, start=1)}}
     for image, labels in truth.items():
-        read = label_file.load(str(folder / f"{name_of(image)}.json"))
+        read = files.read_label_file(str(folder / f"{name_of(image)}.json"))
         drawn, _ = utils.shapes_to_label(labels.shape, read.shapes, numbers)
         assert (drawn != labels).sum() <= 0.01 * (labels > 0).sum()
 
