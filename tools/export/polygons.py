@@ -41,8 +41,8 @@ def write_yolo(exported: Labelled, folder: Path) -> str:
             rows = [yolo_row(label, points, record.size) for label, points in outlined]
             write_text(folder / "labels" / split / f"{record.id}.txt", lines(rows))
     names = dict(enumerate(exported.manifest.classes))
-    content: dict[str, Any] = {split: f"images/{split}" for split in exported.splits()} | {"names": names}
-    write_text(folder / "data.yaml", yaml.safe_dump(content, allow_unicode=True, sort_keys=False))
+    listing: dict[str, Any] = {split: f"images/{split}" for split in exported.splits()} | {"names": names}
+    write_text(folder / "data.yaml", yaml.safe_dump(listing, allow_unicode=True, sort_keys=False))
     return str(loss)
 
 
@@ -58,7 +58,14 @@ def write_labelme(exported: Labelled, folder: Path) -> str:
         ]
         name = copy_photograph(exported.root, record, folder)
         size = {"imageHeight": record.height, "imageWidth": record.width}
-        content = {"version": "5.0.0", "flags": {}, "shapes": shapes, "imagePath": name, "imageData": None, **size}
+        content: dict[str, Any] = {
+            "version": "5.0.0",
+            "flags": {},
+            "shapes": shapes,
+            "imagePath": name,
+            "imageData": None,
+            **size,
+        }
         write_compact(folder / f"{record.id}.json", content)
     write_text(folder / "labels.txt", lines([exported.names[IGNORE], *exported.manifest.classes]))
     return str(loss)

@@ -67,12 +67,11 @@ def test_a_class_with_the_name_of_255_is_refused() -> None:
         export("masks", "png", Path("out"))
 
 
-@pytest.mark.parametrize(("name", "package"), [("cvat", "cvat-sdk"), ("labelstudio", "label-studio-converter")])
-def test_a_missing_library_names_its_requirements(name: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_names_its_requirements(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(module: str) -> None:
         raise ImportError(f"No module named {module!r}")
 
     monkeypatch.setattr(optional, "import_module", missing)
-    with pytest.raises(UserError, match=rf"{package} is needed \(.*\); run `pip install -r requirements-export\.txt`"):
-        export("masks", name, Path("out"))
+    with pytest.raises(UserError, match=r"cvat-sdk is needed \(.*\); run `pip install -r requirements-export\.txt`"):
+        export("masks", "cvat", Path("out"))
     assert not Path("out").exists()
