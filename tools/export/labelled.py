@@ -52,8 +52,8 @@ class Labelled:
         return {**dict(enumerate(self.manifest.classes, start=1)), IGNORE: IGNORED}
 
     def splits(self) -> list[str]:
-        """The splits that the photographs are of, in order."""
-        return list(dict.fromkeys(record.split for record in self.manifest.records))
+        """The splits that the photographs are of: train before val."""
+        return sorted({record.split for record in self.manifest.records})
 
     def masks(self, split: str | None = None) -> Iterator[tuple[Record, Labels]]:
         """Every photograph, or those of one split, with its labels (H, W).

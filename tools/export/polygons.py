@@ -30,7 +30,8 @@ FEWEST = 3
 def write_yolo(exported: Labelled, folder: Path) -> str:
     """`data.yaml`, `images/<split>/<id>.*` and `labels/<split>/<id>.txt`; class k of a mask is k - 1 here.
 
-    Photographs are copied, since YOLO looks for labels beside a folder called `images`. Returns what is lost.
+    Photographs are copied, since YOLO looks for labels beside a folder called `images`. It wants both splits: where one
+    has no masks, the other stands for it. Returns what is lost.
     """
     loss = Loss()
     for split in exported.splits():
@@ -41,7 +42,8 @@ def write_yolo(exported: Labelled, folder: Path) -> str:
             rows = [yolo_row(label, points, record.size) for label, points in outlined]
             write_text(folder / "labels" / split / f"{record.id}.txt", lines(rows))
     names = dict(enumerate(exported.manifest.classes))
-    listing: dict[str, Any] = {split: f"images/{split}" for split in exported.splits()} | {"names": names}
+    splits = exported.splits()
+    listing = {"train": f"images/{splits[0]}", "val": f"images/{splits[-1]}", "names": names}
     write_text(folder / "data.yaml", yaml.safe_dump(listing, allow_unicode=True, sort_keys=False))
     return str(loss)
 

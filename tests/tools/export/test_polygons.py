@@ -72,7 +72,7 @@ def test_yolo_is_read_by_supervision(exported: Exported) -> None:
 def test_yolo_names_splits_and_classes(exported: Exported) -> None:
     folder, _ = exported("yolo", source="predictions")
     content = yaml.safe_load((folder / "data.yaml").read_text("utf-8"))
-    assert content == {"val": "images/val", "names": dict(enumerate(CLASSES))}
+    assert content == {"train": "images/val", "val": "images/val", "names": dict(enumerate(CLASSES))}
     assert {path.stem for path in (folder / "images/val").iterdir()} == {"plain", "last"}
 
 
