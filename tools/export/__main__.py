@@ -27,11 +27,11 @@ class Format(NamedTuple):
     """A format.
 
     Attributes:
-        write: into an empty folder; returns what the user should know, or nothing.
+        write: into an empty folder.
         ignored: what becomes of label 255.
     """
 
-    write: Callable[[Labelled, Path], str | None]
+    write: Callable[[Labelled, Path], None]
     ignored: str
 
 
@@ -74,20 +74,12 @@ def export(source: str, name: str, out: Path) -> list[str]:
         raise UserError(f"{out} exists, and may hold work of yours; remove it, or name another folder with --out")
     exported, chosen = labelled(source), FORMATS[name]
     with new_folder(out) as folder:
-        remark = chosen.write(exported, folder)
-        told = {
-            "source": source,
-            "format": name,
-            "ignored": chosen.ignored,
-            "photographs": len(exported.manifest.records),
-        }
-        write_json(folder / "export.json", told | ({"remark": remark} if remark else {}))
+        chosen.write(exported, folder)
+        count = len(exported.manifest.records)
+        content = {"source": source, "format": name, "ignored": chosen.ignored, "photographs": count}
+        write_json(folder / "export.json", content)
     counted = ", ".join(f"{len(exported.manifest.split(split).records)} of {split}" for split in exported.splits())
-    return [
-        f"{out}: {source} of photographs, {counted}",
-        f"ignored pixels (255): {chosen.ignored}",
-        *filter(None, [remark]),
-    ]
+    return [f"{out}: {source} of photographs, {counted}", f"ignored pixels (255): {chosen.ignored}"]
 
 
 if __name__ == "__main__":
