@@ -68,11 +68,11 @@ def write_labelme(exported: Labelled, folder: Path) -> None:
 
 
 def yolo_row(part: Part, size: tuple[int, int]) -> str:
-    """A line of YOLO's labels: the class from 0 on, then x and y of every point, as shares of width and height."""
-    shares = (outline(part) + 0.25) / (
-        size[1],
-        size[0],
-    )  # readers round or cut to whole pixels, so a quarter suits both
+    """A line of YOLO's labels: the class from 0 on, then x and y of every point, as shares of width and height.
+
+    Readers round or cut to whole pixels; a quarter of a pixel more suits both.
+    """
+    shares = (outline(part) + 0.25) / np.array(size[::-1])
     return " ".join([str(part.label - 1), *(f"{value:.7g}" for value in shares.ravel())])
 
 
@@ -95,9 +95,8 @@ def joined(outer: Points, holes: list[Points], size: tuple[int, ...]) -> Points:
     following: list[int] = np.roll(np.arange(len(outer)), -1).tolist()
     node = np.full(size, -1)  # of the line, at a pixel
     node[outer[:, 1], outer[:, 0]] = np.arange(len(outer))
-    for hole in sorted(
-        (np.roll(hole, -np.lexsort(hole.T[::-1])[0], axis=0) for hole in holes), key=lambda h: tuple(h[0])
-    ):
+    turned = [np.roll(hole, -int(np.lexsort(hole.T[::-1])[0]), axis=0) for hole in holes]  # leftmost first
+    for hole in sorted(turned, key=lambda hole: tuple(hole[0])):
         x, y = hole[0]
         near = np.flatnonzero(node[y, : x + 1] >= 0)[-1]
         start, there = len(following), int(node[y, near])
