@@ -35,15 +35,9 @@ CHECKED = ((1, 3, 128, 96), (1, 3, 75, 200), (2, 3, 161, 113))
 TOLERANCE = 1e-4
 """Of logits, relative to the largest one where that is above 1."""
 AXES = {0: "batch", 2: "height", 3: "width"}
-NAMES: dict[str, Any] = {"input_names": ["image"], "output_names": ["logits"], "opset_version": 18}
-EXPORTERS: tuple[dict[str, Any], ...] = (
-    {"dynamo": False, "dynamic_axes": {"image": AXES, "logits": AXES}},
-    {"dynamo": True, "dynamic_shapes": (AXES,), "external_data": False, "verbose": False},
-)
-"""PyTorch's older exporter, which takes seconds; its newer one, which knows more operators, those of transformers among
-them, but takes minutes for networks that pad."""
+OPSET = 18
 QUIET = patch.object(torch._C, "_jit_onnx_log")
-"""The older exporter prints the whole graph where it does not know an operator."""
+"""PyTorch prints the whole graph where it does not know an operator."""
 
 
 def main() -> None:
@@ -74,7 +68,6 @@ def export(folder: Path, out: Path) -> float:
         UserError: a library is missing, the network cannot be exported, or the result gives other logits.
     """
     onnx, onnxruntime = library("onnx", "onnx"), library("onnxruntime", "onnxruntime")
-    library("onnxscript", "onnxscript")
     network = load_segmenter(folder, Machine(Path(), torch.device("cpu"), 0))
     largest = 0.0
 
@@ -92,23 +85,23 @@ def export(folder: Path, out: Path) -> float:
 
 
 def convert(network: nn.Module, path: Path) -> None:
-    """Write the graph of a network, by the first exporter that can.
+    """Write the graph of a network.
+
+    PyTorch's newer exporter (`dynamo`) takes minutes for networks that pad, and seconds for this.
 
     Raises:
-        UserError: none can; says why.
+        UserError: the exporter cannot; says why.
     """
-    images, problems = torch.randn(TRACED), list[str]()
-    for options in EXPORTERS:
-        try:
-            with warnings.catch_warnings(), torch.no_grad(), QUIET:
-                warnings.simplefilter("ignore")
-                torch.onnx.export(network, (images,), path, **NAMES, **options)
-            return
-        except Exception as error:  # exporters raise nearly anything
-            if disk_is_full(error):
-                raise
-            problems.append(reason(error))
-    raise UserError(f"this network has no form in ONNX: {'; '.join(problems)}")
+    axes = {"image": AXES, "logits": AXES}
+    names: dict[str, Any] = {"input_names": ["image"], "output_names": ["logits"], "dynamic_axes": axes}
+    try:
+        with warnings.catch_warnings(), torch.no_grad(), QUIET:
+            warnings.simplefilter("ignore")
+            torch.onnx.export(network, (torch.randn(TRACED),), path, dynamo=False, opset_version=OPSET, **names)
+    except Exception as error:  # exporters raise nearly anything
+        if disk_is_full(error):
+            raise
+        raise UserError(f"this network has no form in ONNX: {reason(error)}") from error
 
 
 def reason(error: Exception) -> str:

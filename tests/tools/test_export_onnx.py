@@ -23,16 +23,16 @@ from tools.export_onnx import checked, convert, export
 WHERE = "is not installed (requirements-export.txt)"
 onnx = pytest.importorskip("onnx", reason=f"onnx {WHERE}")
 onnxruntime = pytest.importorskip("onnxruntime", reason=f"onnxruntime {WHERE}")
-pytest.importorskip("onnxscript", reason=f"onnxscript {WHERE}")
 
 SEGMENTER, OUT = Path("data/segmenter"), Path("network.onnx")
 LITE: dict[str, Any] = {"network": "efficientnet_lite0_deeplabv3plus", "labels": 3}
 QUICK = [
     LITE,
     {"network": "smp", "decoder": "unet", "encoder": "resnet18", "labels": 3},
+    {"network": "toco", "encoder": "vit_test", "classes": 2, "width": 16},
+    {"network": "toco", "encoder": "lite0_early_vit", "classes": 2},
 ]
 SLOW = [
-    {"network": "toco", "encoder": "vit_test", "classes": 2, "width": 16},
     *({"network": name, "labels": 3} for name in SEGMENTERS if name not in (LITE["network"], "deeplabv2_resnet101")),
     {"network": "smp", "decoder": "segformer", "encoder": "mit_b0", "labels": 3},
 ]
@@ -133,16 +133,15 @@ class Complex(nn.Module):
         return torch.linalg.eigvals(images[:, :, :3, :3]).real
 
 
-@pytest.mark.slow
 def test_pooling_to_a_size_that_depends_on_the_image_is_refused() -> None:
     write_network(SEGMENTER, {"network": "smp", "decoder": "upernet", "encoder": "tu-convnext_atto", "labels": 3})
-    with pytest.raises(UserError, match=r"onnxruntime cannot run this network on images of 75x200: .*GatherND"):
+    with pytest.raises(UserError, match=r"no form in ONNX: Unsupported: .* adaptive_avg_pool2d"):
         export(SEGMENTER, OUT)
     assert not OUT.exists()
 
 
 def test_a_network_without_a_graph_is_refused_with_the_reason(capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(UserError, match=r"this network has no form in ONNX: .+; .+"):
+    with pytest.raises(UserError, match=r"this network has no form in ONNX: .*linalg_eig"):
         convert(Complex(), OUT)
     assert "graph(" not in capfd.readouterr().out
 
