@@ -49,13 +49,15 @@ class TrunkEncoder(Backbone):
     def forward(self, images: Tensor) -> Encoding:
         """Normalised images (B, 3, H, W) to tokens on the trunk's grid of ceil(H / 16) x ceil(W / 16) cells."""
         maps = self.down(self.trunk(images)[-1])
-        tokens = torch.cat([self.class_token.expand(len(images), -1, -1), maps.flatten(2).mT], dim=1)
+        tokens = torch.cat([self.class_token.expand(images.shape[0], -1, -1), maps.flatten(2).transpose(1, 2)], dim=1)
         aux = tokens
         for number, block in enumerate(self.blocks):
             tokens = block(tokens)
             aux = tokens if number == 0 else aux
         tokens = self.norm(tokens)
-        return Encoding(tokens[:, 0], *(some[:, 1:].mT.unflatten(2, maps.shape[2:]) for some in (tokens, aux)))
+        return Encoding(
+            tokens[:, 0], *(some[:, 1:].transpose(1, 2).unflatten(2, maps.shape[2:]) for some in (tokens, aux))
+        )
 
     def untrained(self) -> nn.Module:
         """What ImageNet weights do not cover: all but the trunk."""

@@ -41,6 +41,7 @@ class VitEncoder(Backbone):
         assert vit.pos_embed is not None
         self.patch_embed, self.blocks, self.norm = vit.patch_embed, vit.blocks, vit.norm
         self.cls_token, self.pos_embed = vit.cls_token, vit.pos_embed.requires_grad_(False)
+        self.side = round((vit.pos_embed.shape[1] - 1) ** 0.5)
         self.aux_block = aux_block % len(vit.blocks)
         self.dim: int = vit.embed_dim
         stride = vit.patch_embed.patch_size[0]
@@ -52,7 +53,7 @@ class VitEncoder(Backbone):
         """Normalised images (B, 3, H, W) to tokens on a grid of floor(H / patch) x floor(W / patch) cells."""
         patches = self.patch_embed.proj(images)
         grid = patches.shape[2:]
-        tokens = torch.cat([self.cls_token.expand(len(images), -1, -1), patches.flatten(2).mT], dim=1)
+        tokens = torch.cat([self.cls_token.expand(images.shape[0], -1, -1), patches.flatten(2).transpose(1, 2)], dim=1)
         tokens = tokens + self._positions(*grid)
         aux = tokens
         for number, block in enumerate(self.blocks):
@@ -60,7 +61,7 @@ class VitEncoder(Backbone):
             if number == self.aux_block:
                 aux = tokens
         tokens = self.norm(tokens)
-        return Encoding(tokens[:, 0], *(some[:, 1:].mT.unflatten(2, grid) for some in (tokens, aux)))
+        return Encoding(tokens[:, 0], *(some[:, 1:].transpose(1, 2).unflatten(2, grid) for some in (tokens, aux)))
 
     def untrained(self) -> nn.Module:
         """What ImageNet weights do not cover: nothing."""
@@ -79,12 +80,11 @@ class VitEncoder(Backbone):
 
         timm's own resizing smooths and has another kernel; the released code does neither.
         """
-        side = round((self.pos_embed.shape[1] - 1) ** 0.5)
-        if (height, width) == (side, side):
+        if (height, width) == (self.side, self.side):
             return self.pos_embed
-        table = self.pos_embed[:, 1:].mT.unflatten(2, (side, side))
+        table = self.pos_embed[:, 1:].transpose(1, 2).unflatten(2, (self.side, self.side))
         resized = functional.interpolate(table, (height, width), mode="bicubic", align_corners=False)
-        return torch.cat([self.pos_embed[:, :1], resized.flatten(2).mT], dim=1)
+        return torch.cat([self.pos_embed[:, :1], resized.flatten(2).transpose(1, 2)], dim=1)
 
 
 def vit_base() -> VitEncoder:

@@ -20,14 +20,13 @@ from PIL import Image
 from tqdm import tqdm
 
 from models.kernels import KERNELS
-from pipeline.data.images import read_image, resize_image, resize_labels, scaled_size
+from pipeline.data.images import SUFFIXES, read_image, resize_image, resize_labels, scaled_size
 from pipeline.data.masks import write_mask
 from pipeline.prediction.predictor import Labels, Predictor, of_other_code, read_about
 from pipeline.report.pictures import label_overlay
 from pipeline.run.errors import UserError, listed
 from pipeline.run.files import write_atomic, write_text
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
 OVERLAY_SIDE = 1024
 OTHER_CODE = "WARNING: {folder} was written by other code than this; masks may differ from those of its data set"
 
