@@ -1,6 +1,7 @@
 """Stage make_masks: from maps to pseudo masks: background threshold, dense CRF, ignored region, palette PNG.
 
-For full supervision (`masks.source = truth`) the ground-truth masks take their place. A mask that is made is never made
+For full supervision (`masks.source = truth`) the ground-truth masks take their place, for `import` masks of another
+program. Segments of a third tool may vote on all but true ones (`masks.segments`). A mask that is made is never made
 again after a kill.
 """
 
@@ -15,8 +16,10 @@ from models.labels import IGNORE
 from pipeline.config.masks import BackgroundThreshold, MaskRules
 from pipeline.data.manifest import PREPARED, Manifest, Record, load_manifest
 from pipeline.data.masks import read_mask, whole, write_mask
+from pipeline.data.outside import OutsideFiles
 from pipeline.maps.background import Threshold, confident_channels
 from pipeline.maps.background_found import threshold_of
+from pipeline.maps.imported_masks import write_imported_masks
 from pipeline.maps.labellings import labels_at
 from pipeline.maps.per_photograph import map_photographs
 from pipeline.run.files import new_folder
@@ -28,9 +31,15 @@ TRUE_MASKS = "pipeline.maps.true_masks"  # reads ground truth, so it is loaded f
 
 
 class MakeMasksConfig(MaskRules, Told):
-    """What make_masks is told."""
+    """What make_masks is told.
+
+    Attributes:
+        bg_thresh: the background threshold, or the rule that finds it.
+        imported: the folder of masks of another program.
+    """
 
     bg_thresh: BackgroundThreshold = None
+    imported: OutsideFiles | None = None
 
 
 def main(runtime: Runtime) -> None:
@@ -39,6 +48,9 @@ def main(runtime: Runtime) -> None:
     with new_folder(OUTPUT) as output:
         if config.source == "truth":
             import_module(TRUE_MASKS).write_true_masks(manifest, runtime.folder, output)
+        elif config.source == "import":
+            assert config.imported is not None, "configure tells where masks lie"
+            write_imported_masks(manifest, config.imported, config, output, runtime.workers)
         else:
             write_pseudo_masks(manifest, config, runtime, output)
 
@@ -47,8 +59,7 @@ def write_pseudo_masks(manifest: Manifest, config: MakeMasksConfig, runtime: Run
     """Make the pseudo masks that are not there yet, in a pool of processes, then put all of them into place."""
     from pipeline.run.resume import resume_folder  # PyTorch is not needed for true masks
 
-    if config.saliency is not None:
-        config.saliency.check_unchanged()
+    config.check_unchanged()
     config = config.model_copy(update={"bg_thresh": threshold_of(config.bg_thresh, INPUT)})
     with resume_folder("make_masks", config, [INPUT, PREPARED / "manifest.csv", PREPARED / "classes.json"]) as folder:
         paths = {record.id: folder / "masks" / f"{record.id}.png" for record in manifest.records}

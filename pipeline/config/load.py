@@ -12,7 +12,7 @@ from yaml import YAMLError
 from pipeline.config.data import DataKnobs
 from pipeline.config.explain import explain
 from pipeline.config.params import Params
-from pipeline.config.presets import PROFILES, Layer, Tree, defaults, given, layers, merge, methods
+from pipeline.config.presets import PROFILES, Layer, Tree, defaults, given, imports, layers, merge, methods
 from pipeline.config.yaml_text import parsed
 from pipeline.run.errors import UserError, listed
 
@@ -36,7 +36,8 @@ def all_layers(raw: Any) -> list[Layer]:
             )
     named = given(data).get("name") if isinstance(data, dict) else None
     presets = layers(str(method), str(profile), str(named or DataKnobs.model_fields["name"].default))
-    return [Layer("default", defaults(Params)), *presets, Layer("params.yaml", given(raw))]
+    own = given(raw)
+    return [Layer("default", defaults(Params)), *presets, *imports(own), Layer("params.yaml", own)]
 
 
 def resolve(raw: Any) -> Params:

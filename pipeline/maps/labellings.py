@@ -12,24 +12,30 @@ from pipeline.config.masks import MaskRules
 from pipeline.data.images import resize_grey, resize_image, resize_labels, scaled_size
 from pipeline.data.manifest import Record
 from pipeline.data.photographs import read_photograph
+from pipeline.data.saliency import read_saliency
 from pipeline.maps.background import Labels, Maps, Threshold, labels_of_channels, with_background
 from pipeline.maps.crf import crf_channels
+from pipeline.maps.segments import voted
 from pipeline.maps.store import fused_maps, read_entry
 
 
 def labels_at(
     shard: Path, record: Record, thresholds: Sequence[Threshold], rules: MaskRules, root: Path
 ) -> list[Labels]:
-    """The labels (H, W) of a photograph at each threshold; the CRF works at most at `rules.max_side`."""
+    """The labels (H, W) of a photograph at each threshold; the CRF works at most at `rules.max_side`.
+
+    Segments of another tool have the last word, where there are some.
+    """
     entry = read_entry(shard, record.id)
     if not entry.class_ids:
         return [np.zeros(record.size, dtype=np.uint8) for _ in thresholds]
     size = scaled_size(record.size, min(rules.max_side, max(record.size)))
     maps, background = fused_maps(entry, size)
     image = resize_image(read_photograph(root, record), size)
-    saliency = resize_grey(rules.saliency.read(record), size) if rules.saliency is not None else None
+    saliency = resize_grey(read_saliency(rules.saliency.path, record), size) if rules.saliency is not None else None
     found = channels_at(image, maps, background, thresholds, rules, saliency)
-    return [resize_labels(labels_of_channels(channels, entry.class_ids), record.size) for channels in found]
+    labels = [resize_labels(labels_of_channels(channels, entry.class_ids), record.size) for channels in found]
+    return [voted(one, record, rules) for one in labels]
 
 
 def channels_at(

@@ -57,6 +57,7 @@ def page(run: Run, miou_chart: str) -> str:
     groups = {split: gallery.rows(split) for split in ("train", "val")}
     return environment.get_template("report.html.j2").render(
         params=run.config.params,
+        imported=run.scores["segmenter"]["protocol"].get("imported"),
         supervised=run.config.params["masks"]["source"] == "truth",
         splits={split: split_facts(run, split) for split in ("train", "val")},
         classes=run.manifest.classes,

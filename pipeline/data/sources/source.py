@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from models.knobs import Count, Fraction, Maybe, Name, Positive
 from pipeline.data.manifest import PREPARED, Record
 from pipeline.data.outlines import Outline
-from pipeline.data.saliency import SaliencyFiles
+from pipeline.data.outside import OutsideFiles
 from pipeline.run.files import expanded
 from pipeline.run.told import Told
 
@@ -51,7 +51,7 @@ class PrepareDataConfig(Told):
     max_megapixels: Positive
     tune: Fraction = 0.0
     validate_on: Literal["val", "tune"] = "val"
-    saliency: SaliencyFiles | None = None
+    saliency: OutsideFiles | None = None
     source: dict[str, Any]
 
 
