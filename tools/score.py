@@ -1,6 +1,6 @@
 """Scores of a folder of masks against ground truth: neither photographs nor a training are needed.
 
-`python -m tools.score MASKS --truth TRUTH --classes voc2012` scores every `<id>.png` in MASKS against TRUTH/<id>.png, by
+`python -m tools.score MASKS --truth TRUTH --classes voc2012` scores each `<id>.png` in MASKS against TRUTH/<id>.png, by
 the code of the stage evaluate. `--classes` names voc2012 or a text file, a class a line, in the order of labels from 1.
 `--ids` takes a list such as VOC's `train.txt`: each of its ids needs a mask. `--boundary` adds the boundary mIoU, which
 takes longer than all else. `--json` writes all numbers to a file. 255 is void in the truth, and background in a mask.

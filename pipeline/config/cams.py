@@ -94,12 +94,6 @@ class CamsKnobs(Knobs):
         return values | groups
 
     @model_validator(mode="after")
-    def _folder_where_imported(self) -> CamsKnobs:
-        if self.source == "import" and self.folder is None:
-            raise ValueError("cams.source = import reads maps from cams.folder, which is none; give their folder")
-        return self
-
-    @model_validator(mode="after")
     def _rules_known(self) -> CamsKnobs:
         for name, group in self.rule_knobs.items():
             _rule_knobs(name, group, f"cams.{name}")

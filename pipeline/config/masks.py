@@ -69,12 +69,6 @@ class MasksKnobs(Knobs):
         return self.source == "maps" and self.crf is not None and self.confidence_pair is None
 
     @model_validator(mode="after")
-    def _folder_where_imported(self) -> MasksKnobs:
-        if self.source == "import" and self.folder is None:
-            raise ValueError("masks.source = import reads masks from masks.folder, which is none; give their folder")
-        return self
-
-    @model_validator(mode="after")
     def _pair_ordered(self) -> MasksKnobs:
         if self.confidence_pair is not None and self.confidence_pair[0] < self.confidence_pair[1]:
             raise ValueError(

@@ -81,6 +81,13 @@ class Params(Knobs):
         return self.training is not None and self.training.one_stage
 
     @model_validator(mode="after")
+    def _folder_where_imported(self) -> Params:
+        for name, group in (("cams", self.cams), ("masks", self.masks)):
+            if group.source == "import" and group.folder is None:
+                raise ValueError(f"{name}.source = import reads {name}.folder, which is none; give the folder")
+        return self
+
+    @model_validator(mode="after")
     def _one_stage_is_whole(self) -> Params:
         wrong = {
             "classifier.network = none": self.classifier.network == "none" and self.cams.source == "network",
