@@ -285,28 +285,27 @@ def _protocols(params: Params, outside: Mapping[str, OutsideFiles]) -> dict[str,
     weights = {"initial_weights": stated_weights(first_weights(params))}
     if params.cams.source == "network":
         run |= weights
-    cams, rules = run | _stated_views(p["cams"]), params.cams.rules
-    if params.cams.source != "network":
-        cams, rules = base | _stated_origin(outside, "cams.folder"), []
+    cams = {
+        "network": run | {f"cam_{key}": p["cams"][key] for key in ("long_side", "scales", "square", "fusion")},
+        "import": base | _stated_origin(outside, "cams.folder"),
+        "none": base | NO_MAPS,
+    }[params.cams.source]
+    rules = params.cams.rules if params.cams.source == "network" else []
     knobs = {text: _as_text(params.cams.rule(text)[1].model_dump()) for text in rules}
     seeds = cams | ({"rule": rules[0], "rule_knobs": knobs[rules[0]]} if rules else {})
-    segmenter = {"network": p["segmenter"]["network"]} | _stated_origin(outside, "cams.folder", "masks.folder")
-    if segmenter_network(params.segmenter.network) is not None:
-        segmenter |= {"initial_weights": stated_weights(params.segmenter.weights), "loss": params.segmenter.loss}
-    segmenter |= {key: p["predict"][key] for key in ("long_side", "square", "scales", "flip", "fusion")}
-    segmenter |= _stated_crf(params, p["predict"]["crf"], p["predict"]["crf_iterations"])
     segments = _stated_segments(params, outside)
     masks = {
         "maps": seeds | {"refine": p["refine"]["rule"]} | _stated_masks(params) | segments,
         "import": base | _stated_origin(outside, "masks.folder") | GIVEN | segments,
         "truth": run | {"crf": None},
-    }
+    }[params.masks.source]
+    segmenter = _stated_origin(outside, "cams.folder", "masks.folder") | _stated_segmenter(params)
     protocols = {
         "localizer": run | {"crf": None, "localizer": params.localizer.told().get("groups", {})},
         "rules": cams | {"crf": None, "rules": knobs},
         "seeds": seeds | {"crf": None},
         "refined": seeds | {"crf": None, "refine": p["refine"]["rule"]},
-        "masks": masks[params.masks.source],
+        "masks": masks,
         "segmenter": run | segmenter | segments,
         "classifier": {key: (run | weights)[key] for key in ("training_precision", "inference_precision", *weights)},
     }
@@ -315,6 +314,8 @@ def _protocols(params: Params, outside: Mapping[str, OutsideFiles]) -> dict[str,
 
 GIVEN = dict.fromkeys(("crf", "refine", "bg_thresh", "bg_thresh_used"), "not known") | {"tags_restrict_classes": False}
 """What details say of masks of other programs: nothing that this one did not do."""
+NO_MAPS = dict.fromkeys(("bg_thresh", "bg_thresh_used"), "not used")
+"""What details say of maps that there are none of."""
 
 
 def stated_method(params: Params) -> str:
@@ -322,8 +323,14 @@ def stated_method(params: Params) -> str:
     return "imported" if imported(params) else params.method
 
 
-def _stated_views(cams: Json) -> Json:
-    return {f"cam_{key}": cams[key] for key in ("long_side", "scales", "square", "fusion")}
+def _stated_segmenter(params: Params) -> Json:
+    """What details say of the segmentation network and of how it predicts."""
+    facts: Json = {"network": params.segmenter.network}
+    if segmenter_network(params.segmenter.network) is not None:
+        facts |= {"initial_weights": stated_weights(params.segmenter.weights), "loss": params.segmenter.loss}
+    predict = params.predict.model_dump(mode="json")
+    facts |= {key: predict[key] for key in ("long_side", "square", "scales", "flip", "fusion")}
+    return facts | _stated_crf(params, predict["crf"], predict["crf_iterations"])
 
 
 def _stated_origin(outside: Mapping[str, OutsideFiles], *knobs: str) -> Json:

@@ -78,18 +78,6 @@ def test_maps_that_cannot_be_used_are_named() -> None:
         assert words in line
 
 
-def test_the_hash_is_of_names_and_contents() -> None:
-    write("a", half())
-    first = folder_hash(MAPS)
-    (MAPS / "notes.txt").write_text("no map")
-    assert folder_hash(MAPS) == first
-    (MAPS / "a.png").rename(MAPS / "b.png")
-    assert folder_hash(MAPS) != first
-    (MAPS / "b.png").rename(MAPS / "a.png")
-    write("a", half()[:, ::-1])
-    assert folder_hash(MAPS) != first
-
-
 def test_prepare_data_looks_at_the_maps_of_the_training_photographs() -> None:
     Path("photos").mkdir()
     photos("a.jpg", "b.jpg")
