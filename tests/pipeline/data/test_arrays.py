@@ -92,9 +92,9 @@ def test_a_malicious_pickle_does_nothing_and_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Any, name: str, ending: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    content = {0: MAP, 1: Command(call, "touch hacked" if call is os.system else "open('hacked', 'w')")}
+    content: Any = {0: MAP, 1: Command(call, "touch hacked" if call is os.system else "open('hacked', 'w')")}
     path = Path(f"a{ending}")
-    (np.save if ending == ".npy" else np.savez)(path, content)  # type: ignore[operator]
+    (np.save if ending == ".npy" else np.savez)(path, content)
     with pytest.raises(UserError, match=rf"{path}: it holds {name}, which is no array.*nothing of it was run"):
         read_arrays(path)
     assert not Path("hacked").exists()
@@ -104,8 +104,8 @@ def test_a_pickle_inside_a_tensor_does_nothing(tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     inner = io.BytesIO()
     torch.save(Command(os.system, "touch hacked"), inner, _use_new_zipfile_serialization=False)
-    load = torch.storage._load_from_bytes  # type: ignore[attr-defined]
-    rebuild = torch._utils._rebuild_tensor_v2  # type: ignore[attr-defined]
+    load = torch.storage._load_from_bytes
+    rebuild = torch._utils._rebuild_tensor_v2
     numbers = Command(rebuild, Command(load, inner.getvalue()), 0, (1,), (1,), False, OrderedDict())
     np.save("a.npy", {0: numbers})  # type: ignore[arg-type]
     with pytest.raises(UserError, match="cannot be read as arrays"):
@@ -117,7 +117,7 @@ def forged(shape: Any, dtype: Any, content: Any) -> Command:
     """An array whose state is not what NumPy would write."""
 
     class Forged(Command):
-        def __reduce__(self) -> tuple[Any, ...]:  # type: ignore[override]
+        def __reduce__(self) -> tuple[Any, ...]:
             array = np.zeros(0).__reduce__()
             return array[0], array[1], (1, shape, dtype, False, content)
 

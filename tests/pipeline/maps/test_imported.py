@@ -70,7 +70,7 @@ def from_one(name: str, ids: list[int], maps: Maps) -> None:
 
 def npz(name: str, ids: list[int], maps: Maps) -> None:
     members = {str(number - 1): one for number, one in zip(ids, maps, strict=True)}
-    np.savez(FOREIGN / f"{name}.npz", **members)  # type: ignore[arg-type]
+    np.savez(FOREIGN / f"{name}.npz", **members)
 
 
 def npz_keys(name: str, ids: list[int], maps: Maps) -> None:
