@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pipeline.config.load import load_params
 from pipeline.config.params import Params
-from pipeline.config.stages import code_records, initial_weights, is_file, runtime, stage_configs
+from pipeline.config.stages import code_records, initial_weights, is_file, outside_folders, runtime, stage_configs
 from pipeline.run.errors import UserError, listed
 from pipeline.run.files import expanded, write_json
 from pipeline.run.source import RECORDS
@@ -26,7 +26,7 @@ def main() -> None:
     """Write the resolved configuration of every stage, and `runtime.json` and `code.json`, on which none depends."""
     params = load_params(Path("params.yaml"))
     check_weights(params)
-    check_saliency(params)
+    check_folders(params)
     for stage, config in stage_configs(params).items():
         write_json(CONFIG / f"{stage}.json", config)
     write_json(CONFIG / "runtime.json", runtime(params).model_dump())
@@ -50,17 +50,16 @@ def check_weights(params: Params) -> None:
         raise UserError("initial weights are missing:\n" + listed(problems))
 
 
-def check_saliency(params: Params) -> None:
-    """Refuse a folder of saliency maps that is none; `prepare_data` looks at the maps.
+def check_folders(params: Params) -> None:
+    """Refuse folders of other tools' files that are none; the stages that read the files look at them.
 
     Raises:
         UserError: saying so.
     """
-    folder = params.data.saliency
-    if folder is not None and not any(expanded(folder).glob("*.png")):
-        raise UserError(
-            f"data.saliency = {folder}: no such folder, or no PNG in it; give a folder of <id>.png, or none"
-        )
+    for knob, (folder, endings) in outside_folders(params).items():
+        files = " or ".join(f"<id>{ending}" for ending in endings)
+        if not any(path.suffix in endings for path in expanded(folder).glob("*")):
+            raise UserError(f"{knob} = {folder}: no such folder, or no such file in it; give a folder of {files}")
 
 
 def check_start(network: str, imagenet: str | None, weights: str) -> None:

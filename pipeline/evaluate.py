@@ -92,6 +92,12 @@ def evaluate(
 ) -> dict[str, Any]:
     """All scores of one artefact and what they mean; charts go into `plots`, counts into `data/counts`."""
     truth, coverage = GroundTruth(manifest, root), Coverage(manifest)
+    if artefact in MAP_ARTEFACTS and not any((Path("data") / artefact).glob("shard-*")):
+        print(f"{artefact}: there are no maps (cams.source = none), so there is nothing to score")
+        save_counts(counts_path(COUNTS, artefact), Counts())
+        save_per_class(plots, {}, f"{artefact}: none", "share")
+        facts = protocol(artefact, config, truth, manifest)
+        return {"images": 0, "coverage": {}, "protocol": facts, "code": config.code}
     items = coverage.counted(read_artefact(artefact, manifest, config.bg_thresh))
     tally, tuning = tallied(items, truth, manifest)
     save_counts(counts_path(COUNTS, artefact), tally.counts)
@@ -161,8 +167,7 @@ def masks_by_threshold(
     """Scores of masks at several background thresholds, on a sample of the photographs that are reported."""
     from pipeline.scoring.mask_curve import mask_curve  # PyTorch is not needed for masks that are there
 
-    if rules.saliency is not None:
-        rules.saliency.check_unchanged()
+    rules.check_unchanged()
     return mask_curve(Path("data") / artefact, truth, truth.known(truth.reported(manifest)), rules, workers)
 
 
@@ -267,9 +272,7 @@ def store_scores(
 
 def protocol(artefact: str, config: EvaluateConfig, truth: GroundTruth, manifest: Manifest) -> dict[str, Any]:
     """What the numbers mean: background threshold, masks, and all that the configuration says."""
-    facts: dict[str, Any] = dict.fromkeys(("crf", "refine", "pixel_labels"), "none")
-    facts |= {key: "none" if value is None else value for key, value in config.protocol.items()}
-    facts |= {
+    facts: dict[str, Any] = dict.fromkeys(("crf", "refine", "pixel_labels"), "none") | {
         "tags_restrict_classes": artefact != "segmenter",
         "ignored_label": "255 in ground truth; 255 in a mask counts as background",
         "masks_given": bool(truth.known(manifest)),
@@ -281,6 +284,7 @@ def protocol(artefact: str, config: EvaluateConfig, truth: GroundTruth, manifest
     if artefact in ("seeds", "refined", "masks"):
         store = Path("data/refined" if artefact == "masks" else f"data/{artefact}")
         facts["bg_thresh_used"] = in_words(threshold_of(config.bg_thresh, store))
+    facts |= {key: "none" if value is None else value for key, value in config.protocol.items()}
     if "confidence_pair" in facts:
         facts["bg_thresh"] = facts["bg_thresh_used"] = "confidence pair"
     return facts

@@ -1,8 +1,9 @@
 """Stage make_masks: from maps to pseudo masks: background threshold, dense CRF, ignored region, palette PNG.
 
-For full supervision (`masks.source = truth`) the ground-truth masks take their place. Where there are maps of
-validation photographs (`cams.validation`), `data/validation/masks` gets theirs, which no stage reads. A mask that is
-made is never made again after a kill.
+For full supervision (`masks.source = truth`) the ground-truth masks take their place, for `import` masks of another
+program. Segments of a third tool may vote on all but true ones (`masks.segments`). Where there are maps of validation
+photographs (`cams.validation`), `data/validation/masks` gets masks of them, which no stage reads. A mask that is made
+is never made again after a kill.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from models.labels import IGNORE
 from pipeline.config.masks import MaskRules, ToldThreshold
 from pipeline.data.manifest import PREPARED, Manifest, Record, load_manifest
 from pipeline.data.masks import read_mask, whole, write_mask
+from pipeline.data.outside import OutsideFiles
 from pipeline.maps.background import Threshold, confident_channels
 from pipeline.maps.background_found import threshold_of
 from pipeline.maps.background_rules import NOWHERE
+from pipeline.maps.imported_masks import write_imported_masks
 from pipeline.maps.labellings import labels_at
 from pipeline.maps.per_photograph import map_photographs
 from pipeline.run.files import new_folder
@@ -38,29 +41,33 @@ class MakeMasksConfig(MaskRules, Told):
     """What make_masks is told.
 
     Attributes:
-        bg_thresh: the background threshold, or that there is no background.
+        bg_thresh: the background threshold, the rule that finds it, or that there is no background.
+        imported: the folder of masks of another program.
     """
 
     bg_thresh: ToldThreshold = None
+    imported: OutsideFiles | None = None
 
 
 def main(runtime: Runtime) -> None:
     """Make the mask of every training photograph, and of every validation photograph that has maps."""
     config, manifest = told("make_masks", MakeMasksConfig), load_manifest()
-    if config.source == "truth":
-        with new_folder(OUTPUT["train"]) as output:
+    if config.source == "maps":
+        write_pseudo_masks(manifest, config, runtime)
+        return
+    with new_folder(OUTPUT["train"]) as output, new_folder(OUTPUT["val"]):
+        if config.source == "truth":
             import_module(TRUE_MASKS).write_true_masks(manifest.split("train"), runtime.folder, output)
-        with new_folder(OUTPUT["val"]):
-            return
-    write_pseudo_masks(manifest, config, runtime)
+        else:
+            assert config.imported is not None, "configure tells where masks lie"
+            write_imported_masks(manifest.split("train"), config.imported, config, output, runtime.workers)
 
 
 def write_pseudo_masks(manifest: Manifest, config: MakeMasksConfig, runtime: Runtime) -> None:
     """Make the pseudo masks that are not there yet, then put all of them into place."""
     from pipeline.run.resume import resume_folder  # PyTorch is not needed for true masks
 
-    if config.saliency is not None:
-        config.saliency.check_unchanged()
+    config.check_unchanged()
     config = config.model_copy(update={"bg_thresh": threshold_of(config.bg_thresh, INPUT["train"])})
     inputs = [*INPUT.values(), PREPARED / "manifest.csv", PREPARED / "classes.json"]
     with resume_folder("make_masks", config, inputs) as folder:

@@ -17,16 +17,17 @@ import numpy as np
 from tqdm import tqdm
 
 from models.labels import IGNORE
-from pipeline.data.ground_truth import known_labels, read_png
+from pipeline.data.ground_truth import read_png
 from pipeline.data.images import read_image
 from pipeline.data.manifest import PREPARED, Manifest, Record, save_ground_truth, save_manifest
+from pipeline.data.masks import known_labels
 from pipeline.data.packed_masks import pack_drawn
 from pipeline.data.saliency import saliency_problems
 from pipeline.data.sources.source import SPLITS, PrepareDataConfig, Source, data_root
 from pipeline.data.tune import set_apart, validated_on_tune
 from pipeline.data.warnings import class_table, data_warnings
 from pipeline.run.errors import UserError, listed
-from pipeline.run.files import expanded, inside, new_folder, sha256, write_json
+from pipeline.run.files import inside, new_folder, sha256, write_json
 from pipeline.run.stage import run_light_stage
 from pipeline.run.told import Runtime, told
 
@@ -167,7 +168,7 @@ def check_saliency(records: list[Record], config: PrepareDataConfig, workers: in
     if config.saliency is None:
         return []
     masked = [record for record in records if record.split in config.saliency_splits]
-    return saliency_problems(expanded(config.saliency.folder), masked, workers)
+    return saliency_problems(config.saliency.path, masked, workers)
 
 
 def draw_masks(source: Source, records: list[Record], workers: int) -> tuple[dict[str, str], dict[str, str]]:

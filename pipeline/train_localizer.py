@@ -24,8 +24,9 @@ from pipeline.data.augment import size_range
 from pipeline.data.dataset import LabelledViews, SalientViews, TaggedViews, resized_view
 from pipeline.data.images import SMALLEST_SIDE, resize_image, scaled_size
 from pipeline.data.manifest import PREPARED, Manifest, load_manifest
+from pipeline.data.outside import OutsideFiles
 from pipeline.data.photographs import Photographs
-from pipeline.data.saliency import SaliencyFiles
+from pipeline.data.saliency import SALIENCY
 from pipeline.data.three_views import ThreeViews
 from pipeline.maps.confident_labels import ConfidencePair, write_labels
 from pipeline.maps.extraction import extend_store
@@ -59,14 +60,14 @@ class TrainLocalizerConfig(TrainingTold, InferenceTold, CrfTold):
     augmentation: Augmentation | None = None
     groups: dict[str, Any] | None = None
     cams: CamsKnobs | None = None
-    saliency: SaliencyFiles | None = None
+    saliency: OutsideFiles | None = None
 
 
 def main(machine: Machine) -> None:
     """Run the method's trainings; the result in `<resume folder>/result` goes into place."""
     config = told("train_localizer", TrainLocalizerConfig)
     if config.saliency is not None:
-        config.saliency.check_unchanged()
+        config.saliency.check_unchanged(SALIENCY)
     inputs = [CLASSIFIER, PREPARED / "manifest.csv", PREPARED / "classes.json"]
     with resume_folder("train_localizer", config, inputs) as folder:
         history = train(config, folder, machine) if config.network in METHODS else pass_classifier(folder)
@@ -80,10 +81,11 @@ def main(machine: Machine) -> None:
 
 
 def pass_classifier(folder: Path) -> History:
-    """The classifier is the localizer; one that is damaged is not handed on."""
+    """The classifier is the localizer; one that is damaged is not handed on, and none is handed on as none."""
     result = folder / "result"
     if rank() == 0:
-        load_network(CLASSIFIER, "train_classifier")
+        if read_json(CLASSIFIER / "network.json", "train_classifier")["network"] != "none":
+            load_network(CLASSIFIER, "train_classifier")
         shutil.rmtree(result, ignore_errors=True)
         shutil.copytree(CLASSIFIER, result)
     return []

@@ -56,6 +56,11 @@ def setting(run: Run) -> tuple[str, str]:
     method, learned = str(protocol["method"]), learned_from_masks(run)
     if "masks" in run and learned != (method == CEILING_METHOD):
         method += ", true masks" if learned else ", pseudo masks"
+    masks = run.get("masks", {}).get("protocol", protocol)
+    if "imported" in masks:
+        method += f" {masks['imported']}"
+    if "segments" in masks:
+        method += " + segments"
     if "supervision" in protocol:
         method += f" ({str(protocol['supervision']).partition(',')[0]})"
     return method, str(protocol["bg_thresh"])

@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from models.knobs import Count, Knobs, Maybe, Scales, Side, knob
+from models.knobs import Count, Knobs, Maybe, Name, Number, Scales, Side, knob
 from models.propagation.rule import RuleKnobs
 from models.propagation.rules import load_rule, rule_module, rule_names
 from pipeline.config.yaml_text import parsed
@@ -27,6 +27,9 @@ RULE_TEXT = r"^[a-z0-9_]+(:[a-z0-9_]+=[\w.:-]+(,[a-z0-9_]+=[\w.:-]+)*)?$"
 RuleText = Annotated[str, Field(pattern=RULE_TEXT, max_length=100, examples=["adcam:gamma=0"])]
 """A rule's name, and knobs of it: `adcam:gamma=0,steps=2`. It names a folder too."""
 
+READ = {"import": {"source", "folder", "first_id", "validation"}, "none": {"source"}}
+"""The knobs that other sources than a network read."""
+
 
 def _one_word(value: Any) -> Any:
     """A single word is a list of one."""
@@ -34,12 +37,22 @@ def _one_word(value: Any) -> Any:
 
 
 class CamsKnobs(Knobs):
-    """Multi-scale inference of activation maps."""
+    """Multi-scale inference of activation maps, or where maps of other programs lie."""
 
+    source: Literal["network", "import", "none"] = knob(
+        "network",
+        "network (the localizer's), import (maps of other programs, in `folder`), none (there are no maps)",
+    )
+    folder: Annotated[Name | None, Maybe] = knob(
+        None, "import: the folder of the maps, <id>.npy or <id>.npz for each photograph that has a tag"
+    )
+    first_id: Annotated[int, Field(ge=0, le=1), Number] = knob(
+        0, "import: the number of the first class in these files (0 in PSA, IRN, SEAM and MCTformer)"
+    )
     rules: Annotated[list[RuleText], BeforeValidator(_one_word), Field(min_length=1)] = knob(
         ["none"], "propagation rules: the first one's maps go on, the others are only scored; adcam:gamma=0 sets knobs"
     )
-    long_side: Annotated[Side | None, Maybe] = knob(..., "longer side at scale 1; none: the photograph's own")
+    long_side: Annotated[Side | None, Maybe] = knob(None, "longer side at scale 1; none: the photograph's own")
     scales: Scales = knob(
         [0.5, 1.0, 1.5, 2.0],
         "scales of the maps that are fused; each with its mirror image",
@@ -52,7 +65,7 @@ class CamsKnobs(Knobs):
         " TransCAM), toco (the same, with the larger value of both mirror images)",
         "released, IRN and PSA",
     )
-    batch: Count = knob(..., "images of equal size per forward pass, each with its mirror image")
+    batch: Count = knob(1, "images of equal size per forward pass, each with its mirror image")
     validation: bool = knob(
         False,
         "true: maps of the validation photographs too, from their tags, which evaluate alone reads",
@@ -125,10 +138,13 @@ class CamsKnobs(Knobs):
         return self.model_copy(update={"scales": [1.0], "rules": self.rules[:1]})
 
     def told(self) -> dict[str, Any]:
-        """What stages that make maps are told: everything but the groups of rules that are not asked for."""
+        """What stages that make maps are told: what the source reads, and no rule that is not asked for."""
+        if self.source != "network":
+            return self.model_dump(mode="json", include=READ[self.source])
         chosen = {self.rule(text)[0] for text in self.rules}
         others = {name for name in self.rule_knobs if name not in chosen}
-        return {key: value for key, value in self.model_dump(mode="json").items() if key not in others}
+        own = self.model_dump(mode="json", exclude={"folder", "first_id"})
+        return {key: value for key, value in own.items() if key not in others}
 
 
 def _rule_knobs(name: str, values: dict[str, Any], where: str) -> RuleKnobs:

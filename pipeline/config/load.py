@@ -13,7 +13,7 @@ from yaml import YAMLError
 from pipeline.config.data import DataKnobs
 from pipeline.config.explain import explain
 from pipeline.config.params import Params
-from pipeline.config.presets import PROFILES, Layer, Tree, defaults, given, layers, merge, methods
+from pipeline.config.presets import PROFILES, Layer, Tree, defaults, given, imports, layers, merge, methods
 from pipeline.config.yaml_text import parsed
 from pipeline.run.errors import UserError, listed
 
@@ -40,8 +40,9 @@ def all_layers(raw: Any) -> list[Layer]:
             )
     named = given(data).get("name") if isinstance(data, dict) else None
     presets = layers(str(method), str(profile), str(named or DataKnobs.model_fields["name"].default))
-    given_layers = [Layer("default", defaults(Params)), *presets, Layer("params.yaml", given(raw))]
-    return [*given_layers, *_environment(data if isinstance(data, dict) else {})]
+    own = given(raw)
+    layered = [Layer("default", defaults(Params)), *presets, *imports(own), Layer("params.yaml", own)]
+    return [*layered, *_environment(data if isinstance(data, dict) else {})]
 
 
 def _environment(data: dict[str, Any]) -> list[Layer]:

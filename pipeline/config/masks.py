@@ -6,8 +6,21 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from models.knobs import Count, CrfReference, KernelName, Knobs, Maybe, Number, OneOf, Share, Shares, WorkingSide, knob
-from pipeline.data.saliency import SaliencyFiles
+from models.knobs import (
+    Count,
+    CrfReference,
+    KernelName,
+    Knobs,
+    Maybe,
+    Name,
+    Number,
+    OneOf,
+    Share,
+    Shares,
+    WorkingSide,
+    knob,
+)
+from pipeline.data.outside import OutsideFiles
 from pipeline.maps.background_rules import NOWHERE, RULES
 
 BackgroundThreshold = Annotated[Share | Annotated[str, OneOf(RULES)] | None, Maybe]
@@ -19,8 +32,13 @@ ToldThreshold = Annotated[Share | Annotated[str, OneOf((*RULES, NOWHERE))] | Non
 class MasksKnobs(Knobs):
     """From maps to pseudo masks."""
 
-    source: Literal["maps", "truth"] = knob(
-        "maps", "maps (pseudo masks), truth (the ground-truth masks of the training photographs: full supervision)"
+    source: Literal["maps", "truth", "import"] = knob(
+        "maps",
+        "maps (pseudo masks), import (masks of other programs, in `folder`), truth (the ground-truth masks of the "
+        "training photographs: full supervision)",
+    )
+    folder: Annotated[Name | None, Maybe] = knob(
+        None, "import: the folder of the masks, <id>.png for each training photograph, indexed or grey, 255 is ignored"
     )
     crf: Annotated[KernelName | None, Maybe] = knob("irn", "kernels of the dense CRF, or none", "IRN (released)")
     crf_unary: Literal["labels", "softmax"] = knob(
@@ -38,6 +56,14 @@ class MasksKnobs(Knobs):
         None, "none, or foreground and background thresholds: between them is ignored"
     )
     max_side: WorkingSide = knob(1024, "the CRF works at most at this longer side; masks have the photograph's size")
+    segments: Annotated[Name | None, Maybe] = knob(
+        None,
+        "none, or a folder of segments of another tool (as SAM's), <id>.png with a number for each segment and 0 for "
+        "none: the label that prevails in a segment becomes that of all of it",
+    )
+    segment_share: Annotated[float, Field(gt=0, le=1), Number] = knob(
+        0.5, "share of a segment that its prevailing label must have"
+    )
 
     @property
     def by_threshold(self) -> bool:
@@ -57,4 +83,15 @@ class MaskRules(MasksKnobs):
     """All that masks are made by but the background threshold."""
 
     crf_reference: CrfReference = None
-    saliency: SaliencyFiles | None = None
+    saliency: OutsideFiles | None = None
+    segment_files: OutsideFiles | None = None
+
+    def check_unchanged(self) -> None:
+        """Compare the files from outside that masks are made with to those that `configure` saw.
+
+        Raises:
+            UserError: they are others.
+        """
+        for knob_name, files in (("data.saliency", self.saliency), ("masks.segments", self.segment_files)):
+            if files is not None:
+                files.check_unchanged(knob_name)

@@ -81,24 +81,31 @@ class Params(Knobs):
         return self.training is not None and self.training.one_stage
 
     @model_validator(mode="after")
+    def _folder_where_imported(self) -> Params:
+        for name, group in (("cams", self.cams), ("masks", self.masks)):
+            if group.source == "import" and group.folder is None:
+                raise ValueError(f"{name}.source = import reads {name}.folder, which is none; give the folder")
+        return self
+
+    @model_validator(mode="after")
     def _one_stage_is_whole(self) -> Params:
         wrong = {
-            "classifier.network = none": self.classifier.network == "none",
+            "classifier.network = none": self.classifier.network == "none" and self.cams.source == "network",
             "segmenter.network = localizer": self.segmenter.network == "localizer",
         }
         if any(wrong.values()) and not self.one_stage:
             whole = ", ".join(name for name, method in METHODS.items() if method.one_stage)
             raise ValueError(
                 f"{', '.join(name for name, is_so in wrong.items() if is_so)} needs a localizer.network that trains "
-                f"without a classifier and segments ({whole}); it is {self.localizer.network}"
+                f"without a classifier and segments ({whole}); it is {self.localizer.network}: set it, or choose others"
             )
         return self
 
     @model_validator(mode="after")
-    def _true_masks_are_learned(self) -> Params:
-        if self.masks.source == "truth" and segmenter_network(self.segmenter.network) is None:
+    def _given_masks_are_learned(self) -> Params:
+        if self.masks.source != "maps" and segmenter_network(self.segmenter.network) is None:
             raise ValueError(
-                f"masks.source = truth needs a segmenter that learns from masks, but segmenter.network = "
+                f"masks.source = {self.masks.source} needs a segmenter that learns from masks, but segmenter.network = "
                 f"{self.segmenter.network}; choose {', '.join(SEGMENTERS)}"
             )
         return self
@@ -120,6 +127,20 @@ class Params(Knobs):
             raise ValueError(
                 "masks.source = truth learns from ground-truth masks, but data.folder.masks = none gives no folder of "
                 "masks; give one, or choose another method"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _maps_where_needed(self) -> Params:
+        readers = {
+            "masks.source = maps": self.masks.source == "maps",
+            f"refine.rule = {self.refine.rule}": self.refine.rule != "none",
+            f"affinity.network = {self.affinity.network}": self.affinity.network != "none",
+        }
+        if self.cams.source == "none" and any(readers.values()):
+            raise ValueError(
+                f"cams.source = none leaves no maps, but {', '.join(name for name, is_so in readers.items() if is_so)} "
+                "reads some; choose network or import"
             )
         return self
 

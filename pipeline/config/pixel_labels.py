@@ -5,6 +5,14 @@ from __future__ import annotations
 from pipeline.config.params import Params
 
 WITH_MAPS = ("seeds", "refined", "rules")
+OWE = {"masks": {"maps", "masks"}, "segmenter": {"maps", "masks"}} | {name: {"maps"} for name in WITH_MAPS}
+"""What an artefact may be made of."""
+
+
+def imported(params: Params) -> set[str]:
+    """What comes from other programs: maps, masks."""
+    sources = {"maps": params.cams.source, "masks": params.masks.source}
+    return {what for what, source in sources.items() if source == "import"}
 
 
 def pixel_labels(params: Params, artefact: str) -> str:
@@ -18,6 +26,7 @@ def pixel_labels(params: Params, artefact: str) -> str:
     chosen = [constants if params.profile == "compact" else "none of the constants"]
     if params.profile == "compact" and artefact == "segmenter":
         chosen.append("rates of the segmenter: also training photographs of six animals, with their masks")
+    chosen += [f"imported {what}: not known" for what in sorted(imported(params) & OWE.get(artefact, set()))]
     if params.masks.source == "truth" and artefact in ("masks", "segmenter"):
         chosen.append("full supervision: the segmenter learns from the ground-truth masks of the training photographs")
     if artefact in WITH_MAPS:

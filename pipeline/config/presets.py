@@ -100,6 +100,16 @@ def layers(method: str, profile: str, data_name: str) -> list[Layer]:
     return found
 
 
+def imports(raw: Tree) -> list[Layer]:
+    """What follows where maps or masks come from other programs: nothing is trained for them."""
+    groups = [group for group in ("cams", "masks") if isinstance(raw.get(group), dict)]
+    return [
+        Layer(f"imported/{group}.yaml", parsed((PRESETS / f"imported/{group}.yaml").read_text(encoding="utf-8")))
+        for group in groups
+        if raw[group].get("source") == "import"
+    ]
+
+
 def merge(low: Tree, high: Tree) -> Tree:
     """`high` over `low`, group by group; a group that `high` leaves empty sets nothing."""
     merged = dict(low)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from models.registry import AFFINITIES, BACKBONES, CLASSIFIERS, ENCODERS, NETWORKS, Network, segmenter_network
 from pipeline.config.code import code_digest
 from pipeline.config.params import Params
-from pipeline.config.pixel_labels import pixel_labels
-from pipeline.data.saliency import folder_hash
+from pipeline.config.pixel_labels import imported, pixel_labels
+from pipeline.data.outside import ARRAYS, PNG, OutsideFiles, outside_files, stated
 from pipeline.maps.background_rules import NOWHERE
 from pipeline.run.files import expanded, sha256
 from pipeline.run.told import Runtime
@@ -62,12 +63,14 @@ def _knobs(params: Params) -> dict[str, Json]:
     training = {"seed": p["seed"], "processes": p["processes"], "training_precision": params.precision.training}
     inference = {"inference_precision": params.precision.inference}
     data = {key: p["data"][key] for key in ("name", "root", "classes", "limit", "max_megapixels")}
-    saliency = saliency_files(params)
+    outside = {knob: outside_files(folder) for knob, (folder, _) in outside_folders(params).items()}
+    saliency = _told_of(outside, "data.saliency")
     without_background = {} if params.data.background else {"background": False}
     data |= {key: p["data"][key] for key in ("tune", "validate_on")} | saliency | without_background
     data |= {"saliency_splits": ["train", "val"]} if saliency and params.cams.validation else {}
-    protocols = _protocols(params, saliency)
-    with_threshold = {"rules", "seeds", "refined", *(["masks"] if _masks_have_a_threshold(params) else [])}
+    protocols = _protocols(params, outside)
+    with_threshold = {"rules", "seeds", "refined"} if params.cams.source != "none" else set()
+    with_threshold |= {"masks"} if _masks_have_a_threshold(params) else set()
     evaluated = {
         f"evaluate_{name}": {
             "bg_thresh": told_threshold(params) if name in with_threshold else None,
@@ -76,7 +79,7 @@ def _knobs(params: Params) -> dict[str, Json]:
         for name in EVALUATED
     }
     if params.masks.by_threshold and params.data.background:
-        evaluated["evaluate_refined"]["masks"] = p["masks"] | _crf(params, params.masks.crf) | saliency
+        evaluated["evaluate_refined"]["masks"] = _mask_rules(params, outside)
     return {
         "prepare_data": data | {"source": p["data"][params.data.name]},
         "train_classifier": p["classifier"]
@@ -90,14 +93,14 @@ def _knobs(params: Params) -> dict[str, Json]:
         | inference
         | _hashes(params, "localizer")
         | (saliency if params.training and params.training.saliency else {}),
-        "extract_cams": params.cams.told() | inference,
+        "extract_cams": _cams(params, outside) | inference,
         "train_affinity": p["affinity"]
         | _crf(params, _affinity_kernels(params))
         | training
         | _hashes(params, "affinity"),
         "refine_cams": p["refine"] | inference,
         "choose_background": {"bg_thresh": told_threshold(params)},
-        "make_masks": _masks(params, saliency),
+        "make_masks": _masks(params, outside),
         "train_segmenter": p["segmenter"] | training | _hashes(params, "segmenter"),
         "predict": p["predict"] | _crf(params, params.predict.crf) | inference | without_background,
         **evaluated,
@@ -113,12 +116,37 @@ def _hashes(params: Params, stage: str) -> Json:
     return {"weights_sha256": found} if found else {}
 
 
-def saliency_files(params: Params) -> Json:
-    """What stages are told that read saliency maps; nothing where there are none."""
-    if params.data.saliency is None:
-        return {}
-    folder = params.data.saliency
-    return {"saliency": {"folder": folder, "sha256": folder_hash(expanded(folder))}}
+def outside_folders(params: Params) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """The folders of other tools' files that this run reads, by knob, and the endings of these files."""
+    cams, masks = params.cams, params.masks
+    salient = masks.source == "maps" or (params.training is not None and params.training.saliency)
+    folders = {
+        "data.saliency": (params.data.saliency if salient else None, PNG),
+        "cams.folder": (cams.folder if cams.source == "import" else None, ARRAYS),
+        "masks.folder": (masks.folder if masks.source == "import" else None, PNG),
+        "masks.segments": (masks.segments if masks.source != "truth" else None, PNG),
+    }
+    return {knob: (folder, endings) for knob, (folder, endings) in folders.items() if folder is not None}
+
+
+OUTSIDE = {
+    "data.saliency": "saliency",
+    "cams.folder": "imported",
+    "masks.folder": "imported",
+    "masks.segments": "segment_files",
+}
+"""What a stage calls such a folder, by the knob that names it."""
+
+
+def _told_of(outside: Mapping[str, OutsideFiles], *knobs: str) -> Json:
+    """What stages are told of the folders that some knobs name; nothing of those that are not read."""
+    return {OUTSIDE[knob]: outside[knob].model_dump() for knob in knobs if knob in outside}
+
+
+def _cams(params: Params, outside: Mapping[str, OutsideFiles]) -> Json:
+    """The knobs of maps; those of other programs are told by their folder."""
+    told = {key: value for key, value in params.cams.told().items() if key != "folder"}
+    return told | _told_of(outside, "cams.folder")
 
 
 def _localizer(params: Params) -> Json:
@@ -127,13 +155,25 @@ def _localizer(params: Params) -> Json:
     return params.localizer.told() | {"cams": cams.of_training().told() if _map_scales(params) else None}
 
 
-def _masks(params: Params, saliency: Json) -> Json:
-    """The knobs of masks: true ones need none, and a confidence pair takes the place of the background threshold."""
+OF_IMPORTED_MASKS = {"source", "folder", "segments", "segment_share"}
+"""The knobs of masks that those of other programs read."""
+
+
+def _masks(params: Params, outside: Mapping[str, OutsideFiles]) -> Json:
+    """The knobs of masks: given ones need none, and a confidence pair takes the place of the background threshold."""
     if params.masks.source == "truth":
         return {"source": "truth"}
-    told = _masks_have_a_threshold(params) or not params.data.background
-    threshold = {"bg_thresh": told_threshold(params)} if told else {}
-    return params.masks.model_dump(mode="json") | _crf(params, params.masks.crf) | threshold | saliency
+    if params.masks.source == "import":
+        own = params.masks.model_dump(mode="json", include=OF_IMPORTED_MASKS - {"folder", "segments"})
+        return own | _told_of(outside, "masks.folder", "masks.segments")
+    has_one = _masks_have_a_threshold(params) or not params.data.background
+    return _mask_rules(params, outside) | ({"bg_thresh": told_threshold(params)} if has_one else {})
+
+
+def _mask_rules(params: Params, outside: Mapping[str, OutsideFiles]) -> Json:
+    """All that masks of maps are made by but the background threshold."""
+    own = params.masks.model_dump(mode="json", exclude={"folder", "segments"})
+    return own | _crf(params, params.masks.crf) | _told_of(outside, "data.saliency", "masks.segments")
 
 
 def told_threshold(params: Params) -> float | str | None:
@@ -244,39 +284,80 @@ def _as_text(knobs: Json) -> str:
     return ", ".join(f"{key}={'none' if value is None else value}" for key, value in knobs.items())
 
 
-def _protocols(params: Params, saliency: Json) -> dict[str, Json]:
+def _protocols(params: Params, outside: Mapping[str, OutsideFiles]) -> dict[str, Json]:
     """What the details of every artefact say of how it was made."""
     p = params.model_dump(mode="json")
-    run = {key: p[key] for key in ("method", "profile", "seed", "processes")} | {"drawing": drawing(params)}
-    run |= {f"{kind}_precision": p["precision"][kind] for kind in ("training", "inference")}
-    run |= {"initial_weights": stated_weights(first_weights(params))} | _stated_saliency(saliency)
-    maps = p["cams"]
-    views = {f"cam_{key}": maps[key] for key in ("long_side", "scales", "square", "fusion")}
-    cams = run | views
-    rules = {text: _as_text(params.cams.rule(text)[1].model_dump()) for text in maps["rules"]}
-    seeds = cams | {"rule": maps["rules"][0], "rule_knobs": rules[maps["rules"][0]]}
-    refined = seeds | {"refine": p["refine"]["rule"]}
-    segmenter = {"network": p["segmenter"]["network"]}
-    if segmenter_network(params.segmenter.network) is not None:
-        segmenter |= {"initial_weights": stated_weights(params.segmenter.weights), "loss": params.segmenter.loss}
-    segmenter |= {key: p["predict"][key] for key in ("long_side", "square", "scales", "flip", "fusion")}
-    segmenter |= _stated_crf(params, p["predict"]["crf"], p["predict"]["crf_iterations"])
-    groups = params.localizer.told().get("groups", {})
+    base = {key: p[key] for key in ("profile", "seed", "processes")} | {"drawing": drawing(params)}
+    base |= {"method": stated_method(params)} | _stated_saliency(outside)
+    run = base | {f"{kind}_precision": p["precision"][kind] for kind in ("training", "inference")}
+    weights = {"initial_weights": stated_weights(first_weights(params))}
+    if params.cams.source == "network":
+        run |= weights
+    cams = {
+        "network": run | {f"cam_{key}": p["cams"][key] for key in ("long_side", "scales", "square", "fusion")},
+        "import": base | _stated_origin(outside, "cams.folder"),
+        "none": base | NO_MAPS,
+    }[params.cams.source]
+    rules = params.cams.rules if params.cams.source == "network" else []
+    knobs = {text: _as_text(params.cams.rule(text)[1].model_dump()) for text in rules}
+    seeds = cams | ({"rule": rules[0], "rule_knobs": knobs[rules[0]]} if rules else {})
+    segments = _stated_segments(params, outside)
+    masks = {
+        "maps": seeds | {"refine": p["refine"]["rule"]} | _stated_masks(params) | segments,
+        "import": base | _stated_origin(outside, "masks.folder") | GIVEN | segments,
+        "truth": run | {"crf": None},
+    }[params.masks.source]
+    segmenter = _stated_origin(outside, "cams.folder", "masks.folder") | _stated_segmenter(params)
     protocols = {
-        "localizer": run | {"crf": None, "localizer": groups},
-        "rules": cams | {"crf": None, "rules": rules},
+        "localizer": run | {"crf": None, "localizer": params.localizer.told().get("groups", {})},
+        "rules": cams | {"crf": None, "rules": knobs},
         "seeds": seeds | {"crf": None},
-        "refined": refined | {"crf": None},
-        "masks": run | {"crf": None} if params.masks.source == "truth" else refined | _stated_masks(params),
-        "segmenter": run | segmenter,
-        "classifier": {key: run[key] for key in ("training_precision", "inference_precision", "initial_weights")},
+        "refined": seeds | {"crf": None, "refine": p["refine"]["rule"]},
+        "masks": masks,
+        "segmenter": run | segmenter | segments,
+        "classifier": {key: (run | weights)[key] for key in ("training_precision", "inference_precision", *weights)},
     }
     return {name: facts | _stated_labels(params, name) for name, facts in protocols.items()}
 
 
-def _stated_saliency(saliency: Json) -> Json:
+GIVEN = dict.fromkeys(("crf", "refine", "bg_thresh", "bg_thresh_used"), "not known") | {"tags_restrict_classes": False}
+"""What details say of masks of other programs: nothing that this one did not do."""
+NO_MAPS = dict.fromkeys(("bg_thresh", "bg_thresh_used"), "not used")
+"""What details say of maps that there are none of."""
+
+
+def stated_method(params: Params) -> str:
+    """The method as details state it; maps and masks of other programs are of none here."""
+    return "imported" if imported(params) else params.method
+
+
+def _stated_segmenter(params: Params) -> Json:
+    """What details say of the segmentation network and of how it predicts."""
+    facts: Json = {"network": params.segmenter.network}
+    if segmenter_network(params.segmenter.network) is not None:
+        facts |= {"initial_weights": stated_weights(params.segmenter.weights), "loss": params.segmenter.loss}
+    predict = params.predict.model_dump(mode="json")
+    facts |= {key: predict[key] for key in ("long_side", "square", "scales", "flip", "fusion")}
+    return facts | _stated_crf(params, predict["crf"], predict["crf_iterations"])
+
+
+def _stated_origin(outside: Mapping[str, OutsideFiles], *knobs: str) -> Json:
+    """What details say of maps and masks of other programs: the folder's name, and the hash of its files."""
+    found = [f"{knob.partition('.')[0]} of {stated(outside[knob])}" for knob in knobs if knob in outside]
+    return {"imported": "; ".join(found)} if found else {}
+
+
+def _stated_segments(params: Params, outside: Mapping[str, OutsideFiles]) -> Json:
+    """What details say of segments that voted."""
+    if "masks.segments" not in outside:
+        return {}
+    return {"segments": f"{stated(outside['masks.segments'])}, share {params.masks.segment_share:g}"}
+
+
+def _stated_saliency(outside: Mapping[str, OutsideFiles]) -> Json:
     """What details say of saliency maps, whatever read them: by their hash, since folders differ between machines."""
-    return {"supervision": f"{WITH_SALIENCY}, maps {saliency['saliency']['sha256'][:12]}"} if saliency else {}
+    files = outside.get("data.saliency")
+    return {"supervision": f"{WITH_SALIENCY}, maps {files.sha256[:12]}"} if files else {}
 
 
 def _stated_labels(params: Params, artefact: str) -> Json:
@@ -321,9 +402,16 @@ def shown(params: Params) -> Json:
     """All knobs but those of the machine: neither how the run was done nor where files lie belongs on a page in git."""
     p = params.model_dump(mode="json")
     kept = {key: value for key, value in p.items() if key not in Runtime.model_fields}
+    kept["method"] = stated_method(params)
     kept["data"] = {key: value for key, value in p["data"].items() if key not in ("root", "watch", "saliency")}
     kept["localizer"] = params.localizer.told()
     kept["cams"] = params.cams.told()
+    if params.masks.source == "import":
+        kept["masks"] = params.masks.model_dump(mode="json", include=OF_IMPORTED_MASKS)
+        kept["bg_thresh"] = kept["bg_thresh"] if params.cams.source != "none" else "not used"
+    for knob, (folder, _) in outside_folders(params).items():
+        group, name = knob.split(".")
+        kept[group] = kept[group] | ({name: expanded(folder).name} if name in kept[group] else {})
     return kept
 
 

@@ -16,8 +16,9 @@ from pipeline.data.augment import normalise, random_view, size_range
 from pipeline.data.images import resize_image
 from pipeline.data.manifest import Manifest, Record
 from pipeline.data.masks import read_mask
+from pipeline.data.outside import OutsideFiles
 from pipeline.data.photographs import Photographs
-from pipeline.data.saliency import SaliencyFiles
+from pipeline.data.saliency import read_saliency
 
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 SALIENT = 254  # the level of full saliency in a view, where 255 is what lies outside the photograph
@@ -78,7 +79,7 @@ class SalientViews(TaggedViews):
         root: Path,
         settings: Augmentation,
         normalisation: Normalisation,
-        saliency: SaliencyFiles,
+        saliency: OutsideFiles,
     ) -> None:
         super().__init__(manifest, root, settings, normalisation)
         self.saliency = saliency
@@ -89,7 +90,7 @@ class SalientViews(TaggedViews):
         Saliency is 0 outside the photograph.
         """
         record = self.records[index]
-        levels = np.rint(self.saliency.read(record) * SALIENT).astype(np.uint8)
+        levels = np.rint(read_saliency(self.saliency.path, record) * SALIENT).astype(np.uint8)
         view, levels_seen = random_view(self.shown(record), levels, self.settings, self.normalisation, rng, record.size)
         saliency = torch.where(levels_seen == IGNORE, 0, levels_seen).float() / SALIENT
         return {"image": view, "tags": self.tags[index], "saliency": saliency, "id": record.id}

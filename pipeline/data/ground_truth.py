@@ -10,9 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.labels import IGNORE
 from pipeline.data.manifest import PREPARED, Manifest, Record
-from pipeline.data.masks import read_mask
+from pipeline.data.masks import known_labels, read_mask
 from pipeline.data.packed_masks import read_packed
 from pipeline.run.errors import UserError
 from pipeline.run.files import inside, read_json, sha256
@@ -40,27 +39,6 @@ class MaskFiles(NamedTuple):
 
 READERS = {"png": MaskFiles(read_png), "packed": MaskFiles(read_packed, PREPARED)}
 """Masks as the data set has them, and those that `prepare_data` draws from outlines."""
-
-
-def known_labels(path: Path, labels: Labels, label_map: NDArray[np.uint8] | None, classes: int) -> Labels:
-    """The labels of a mask file in this project's numbers.
-
-    Args:
-        path: of the file, for messages.
-        labels: (H, W) as a reader gives them.
-        label_map: see `save_ground_truth`; None where labels are this project's.
-        classes: how many there are, without background.
-
-    Raises:
-        UserError: a label is that of no class.
-    """
-    ours = labels if label_map is None else label_map[labels]
-    if (unknown := labels[(ours > classes) & (ours != IGNORE)]).size:
-        raise UserError(
-            f"{path}: label {unknown.max()} in the mask is that of no class; labels are 0 (background), the number of "
-            "a class (docs/own_photographs.md) and 255 (void)"
-        )
-    return ours
 
 
 class GroundTruth:

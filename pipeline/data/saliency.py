@@ -6,47 +6,20 @@ looked at by `configure`, which hands their hash on, and by `prepare_data`; mask
 
 from __future__ import annotations
 
-import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.knobs import Knobs
 from pipeline.data.manifest import Record
 from pipeline.data.masks import read_mask
+from pipeline.data.outside import PNG, outside_file
 from pipeline.run.errors import UserError
-from pipeline.run.files import expanded, sha256
 
 Saliency = NDArray[np.float32]
-
-
-class SaliencyFiles(Knobs):
-    """What stages are told that read saliency maps: the folder, and the hash of all its maps."""
-
-    folder: str
-    sha256: str
-
-    def check_unchanged(self) -> None:
-        """Compare the files with those that `configure` saw.
-
-        Raises:
-            UserError: they are others.
-        """
-        if folder_hash(expanded(self.folder)) != self.sha256:
-            raise UserError(
-                f"data.saliency = {self.folder}: the maps have changed since `configure` looked at them; run "
-                "`dvc repro --force configure`, then `dvc repro`"
-            )
-
-    def read(self, record: Record) -> Saliency:
-        """The saliency (H, W) of a photograph, float32 in [0, 1].
-
-        Raises:
-            UserError: there is no such map, or it is no grey PNG of the photograph's size.
-        """
-        return read_saliency(expanded(self.folder), record)
+SALIENCY = "data.saliency"
+"""The knob that names the folder."""
 
 
 def read_saliency(folder: Path, record: Record) -> Saliency:
@@ -55,9 +28,11 @@ def read_saliency(folder: Path, record: Record) -> Saliency:
     Raises:
         UserError: there is no such map, or it is no grey PNG of the photograph's size.
     """
-    path = folder / f"{record.id}.png"
-    if not path.is_file():
-        raise UserError(f"{path}: saliency map not found; every photograph that gets a mask needs one")
+    path = outside_file(folder, record.id, PNG)
+    if path is None:
+        raise UserError(
+            f"{folder / record.id}.png: saliency map not found; every photograph that gets a mask needs one"
+        )
     try:
         return read_mask(path, record.size).astype(np.float32) / np.float32(255)
     except UserError as error:
@@ -76,11 +51,3 @@ def saliency_problems(folder: Path, records: list[Record], workers: int) -> list
 
     with ThreadPoolExecutor(max(1, workers)) as pool:
         return [line for line in pool.map(problem, records) if line]
-
-
-def folder_hash(folder: Path) -> str:
-    """SHA-256 over the names and hashes of the PNG files in a folder."""
-    with ThreadPoolExecutor() as pool:
-        paths = sorted(folder.glob("*.png"))
-        lines = [f"{path.name} {digest}\n" for path, digest in zip(paths, pool.map(sha256, paths), strict=True)]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -13,9 +13,11 @@ from pipeline.config.masks import MaskRules
 from pipeline.data.images import resize_grey, resize_image, resize_labels, scaled_size
 from pipeline.data.manifest import Record
 from pipeline.data.photographs import read_photograph
+from pipeline.data.saliency import read_saliency
 from pipeline.maps.background import Labels, Maps, Threshold, labels_of_channels, with_background
 from pipeline.maps.background_rules import NOWHERE
 from pipeline.maps.crf import crf_channels
+from pipeline.maps.segments import voted
 from pipeline.maps.store import fused_maps, read_entry
 
 
@@ -24,7 +26,8 @@ def labels_at(
 ) -> list[Labels]:
     """The labels (H, W) of a photograph at each threshold; the CRF works at most at `rules.max_side`.
 
-    A photograph without a tag is background, or ignored where there is none.
+    A photograph without a tag is background, or ignored where there is none. Segments of another tool have the last
+    word, where there are some.
     """
     entry = read_entry(shard, record.id)
     if not entry.class_ids:
@@ -32,9 +35,10 @@ def labels_at(
     size = scaled_size(record.size, min(rules.max_side, max(record.size)))
     maps, background = fused_maps(entry, size)
     image = resize_image(read_photograph(root, record), size)
-    saliency = resize_grey(rules.saliency.read(record), size) if rules.saliency is not None else None
+    saliency = resize_grey(read_saliency(rules.saliency.path, record), size) if rules.saliency is not None else None
     found = channels_at(image, maps, background, thresholds, rules, saliency)
-    return [resize_labels(labels_of_channels(channels, entry.class_ids), record.size) for channels in found]
+    labels = [resize_labels(labels_of_channels(channels, entry.class_ids), record.size) for channels in found]
+    return [voted(one, record, rules) for one in labels]
 
 
 def channels_at(

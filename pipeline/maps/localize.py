@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pipeline.config.cams import CamsKnobs
 from pipeline.data.images import read_image
 from pipeline.data.manifest import PREPARED, Record
+from pipeline.data.outside import OutsideFiles
 from pipeline.maps.extraction import batch_entries
 from pipeline.maps.store import fused_maps
 from pipeline.run.errors import UserError
@@ -28,7 +29,13 @@ Maps = dict[str, NDArray[np.float32]]
 
 
 class ExtractCamsConfig(CamsKnobs, InferenceTold):
-    """What extract_cams is told."""
+    """What extract_cams is told.
+
+    Attributes:
+        imported: the folder of maps of another program.
+    """
+
+    imported: OutsideFiles | None = None
 
 
 class Localizer:

@@ -27,6 +27,8 @@ from pipeline.report.pictures import (
 from pipeline.run.errors import UserError
 
 SEEDS, MASKS, PREDICTIONS = Path("data/seeds"), Path("data/masks"), Path("data/predictions")
+MASK_NAMES = {"maps": "pseudo mask", "import": "imported mask", "truth": "true mask"}
+"""By `masks.source`."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,9 @@ class Gallery:
     def __init__(self, run: Run) -> None:
         self.run, self.manifest = run, run.manifest
         self.photographs = Photographs(run.manifest, run.truth.root)
-        self.shards = store_index(SEEDS) if run.config.gallery else {}
-        self.mask_name = "true mask" if run.config.params["masks"]["source"] == "truth" else "pseudo mask"
+        self.has_maps = run.config.params["cams"]["source"] != "none"
+        self.shards = store_index(SEEDS) if run.config.gallery and self.has_maps else {}
+        self.mask_name = MASK_NAMES[run.config.params["masks"]["source"]]
         self.labels: set[int] = set()
 
     def rows(self, split: str) -> list[Row]:
@@ -85,7 +88,8 @@ class Gallery:
         photograph = resize_image(self.photographs.read(record), thumbnail_size(record.size))
         tiles = [Tile("photograph", picture_uri(photograph))]
         if record.split == "train":
-            tiles += [self.heat(record, photograph), self.mask(self.mask_name, MASKS, record, photograph)]
+            tiles += [self.heat(record, photograph)] if self.has_maps else []
+            tiles.append(self.mask(self.mask_name, MASKS, record, photograph))
         else:
             tiles.append(self.mask("prediction", PREDICTIONS, record, photograph))
         self.labels.update(self.manifest.class_ids(record))

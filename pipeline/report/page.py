@@ -59,6 +59,7 @@ def page(run: Run, miou_chart: str) -> str:
     return environment.get_template("report.html.j2").render(
         params=run.config.params,
         background=run.truth.background,
+        imported=run.scores["segmenter"]["protocol"].get("imported"),
         supervised=run.config.params["masks"]["source"] == "truth",
         splits={split: split_facts(run, split) for split in ("train", "val")},
         classes=run.manifest.classes,

@@ -73,6 +73,15 @@ def test_saliency_is_in_the_name_of_the_row() -> None:
     assert setting(run)[0] == "esol (I+S)"
 
 
+def test_imports_and_segments_are_in_the_name_of_the_row() -> None:
+    run = scored("imported", 0, 0, 0.5)
+    run["masks"]["protocol"] |= {
+        "imported": "cams of irn_cams, 0123456789ab",
+        "segments": "sam, ba9876543210, share 0.5",
+    }
+    assert setting(run)[0] == "imported cams of irn_cams, 0123456789ab + segments"
+
+
 def test_runs_of_other_knobs_are_no_repetitions(tmp_path: Path) -> None:
     for seed in (0, 1):
         write_run(tmp_path, "cam", seed, 0.5)

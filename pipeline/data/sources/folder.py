@@ -21,6 +21,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from pipeline.config.data import FolderData
+from pipeline.data.class_lists import NUMBERING, numbered
 from pipeline.data.manifest import Manifest, Record
 from pipeline.data.sources.source import SPLITS, PrepareDataConfig, Source, data_root, label_map
 from pipeline.data.sources.tags.names import Names, photographs_below
@@ -30,7 +31,6 @@ from pipeline.data.warnings import class_counts
 from pipeline.run.errors import UserError
 from pipeline.run.files import expanded, inside
 
-NUMBERING = "classes.txt"
 LONGEST_ID = 200  # bytes; masks are files named after the id, and file names end at 255
 
 
@@ -205,23 +205,14 @@ def _numbered(
     root: Path, settings: FolderData, classes: list[str], rows: list[TagRow], problems: list[str]
 ) -> list[str]:
     """The classes as the masks number them, from 1: of a file beside the masks, or all labels in order."""
-    path = root / str(settings.masks) / NUMBERING
-    if not path.is_file():
+    folder = root / str(settings.masks)
+    if not (folder / NUMBERING).is_file():
         return sorted({tag for row in rows for tag in row.tags})
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        problems.append(f"{path}: is not UTF-8 ({error.reason}); save it as UTF-8, a class a line")
+        return numbered(folder, classes)
+    except UserError as error:
+        problems.append(str(error))
         return classes
-    names = [unicodedata.normalize("NFC", line.strip()) for line in lines if line.strip()]
-    missing = [name for name in classes if name not in names]
-    if missing or len({*names}) != len(names):
-        problems.append(
-            f"{path}: gives the number of each class in the masks, a class a line; "
-            + (f"{', '.join(missing)} are not there" if missing else "one stands there twice")
-        )
-        return classes
-    return names
 
 
 def _hashed_split(identity: str, val_share: float) -> str:

@@ -12,7 +12,7 @@ from pydantic import Field
 from models.knobs import Count, Fraction, Maybe, Name, Positive
 from pipeline.data.manifest import PREPARED, Record
 from pipeline.data.outlines import Outline
-from pipeline.data.saliency import SaliencyFiles
+from pipeline.data.outside import OutsideFiles
 from pipeline.run.files import expanded
 from pipeline.run.told import Told
 
@@ -55,7 +55,7 @@ class PrepareDataConfig(Told):
     max_megapixels: Positive
     tune: Fraction = 0.0
     validate_on: Literal["val", "tune"] = "val"
-    saliency: SaliencyFiles | None = None
+    saliency: OutsideFiles | None = None
     saliency_splits: list[str] = Field(default=["train"])
     background: bool = True
     source: dict[str, Any]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -126,18 +127,16 @@ def test_all_wrong_knobs_at_once() -> None:
 
 
 def test_missing_knob_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def without_batch(*names: str) -> list[Layer]:
-        found = layers(*names)
-        for place, layer in enumerate(found):
-            if "batch" in (cams := layer.values.get("cams", {})):
-                kept = {"cams": {key: value for key, value in cams.items() if key != "batch"}}
-                found[place] = layer._replace(values=layer.values | kept)
+    def without_crop(*names: str) -> list[Layer]:
+        found = deepcopy(layers(*names))
+        for layer in found:
+            layer.values.get("classifier", {}).get("augmentation", {}).pop("crop", None)
         return found
 
-    monkeypatch.setattr(load, "layers", without_batch)
-    with pytest.raises(UserError, match=r"cams\.batch: .* set it"):
+    monkeypatch.setattr(load, "layers", without_crop)
+    with pytest.raises(UserError, match=r"classifier\.augmentation\.crop: .* set it"):
         resolve(shipped())
-    assert resolve(shipped(cams__batch=3)).cams.batch == 3
+    assert resolve(shipped(classifier__augmentation__crop=64)).classifier.augmentation.crop == 64
 
 
 @pytest.mark.parametrize("text", ["", "[1, 2", "- a\n- b\n"])

@@ -26,6 +26,13 @@ from tests.support.knobs import shipped
             "cams.rules = transcam read attention, but the network that localizer.network = amn trains has none",
         ),
         ({"refine__rule": "irn_walk"}, "refine.rule = irn_walk needs affinity.network = irn, but it is none"),
+        ({"cams__source": "import"}, "cams.source = import reads cams.folder, which is none"),
+        ({"masks__source": "import"}, "masks.source = import reads masks.folder, which is none"),
+        ({"cams__source": "none"}, "cams.source = none leaves no maps, but masks.source = maps reads some"),
+        (
+            {"method": "toco", "cams__source": "import", "cams__folder": "maps"},
+            "segmenter.network = localizer needs a localizer.network that trains without a classifier",
+        ),
         ({"method": "toco", "masks__source": "truth"}, "masks.source = truth needs a segmenter that learns from masks"),
         (
             {"method": "supervised", "data__name": "folder", "data__root": "photos"},

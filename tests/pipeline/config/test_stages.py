@@ -12,7 +12,7 @@ import pytest
 from pipeline.config.explain import knob_rows
 from pipeline.config.load import resolve
 from pipeline.config.params import Params
-from pipeline.config.stages import SCORED, runtime, shown, stage_configs
+from pipeline.config.stages import OUTSIDE, SCORED, runtime, shown, stage_configs
 from pipeline.run.told import Runtime
 from pipeline.scoring.artefacts import EVALUATED
 from tests.support import ROOT
@@ -130,8 +130,8 @@ def told_as(name: str) -> tuple[str, str]:
     """The stage that is told of a knob, and the dotted name that it has there."""
     group, _, rest = name.partition(".")
     inner = rest.partition(".")[0]
-    if name == "data.saliency":
-        return STAGES[group], "saliency.folder"
+    if name in OUTSIDE:
+        return STAGES[group], f"{OUTSIDE[name]}.folder"
     if group == "data" and inner in DATA_SETS:
         return STAGES[group], f"source{rest.removeprefix(inner)}"
     if group == "localizer" and inner in ("amn", "bao", "toco", "dual_branch", "esol"):
@@ -141,9 +141,12 @@ def told_as(name: str) -> tuple[str, str]:
 
 def test_every_knob_reaches_a_stage_or_the_runtime(tmp_path: Path) -> None:
     told: dict[str, set[str]] = {}
-    for number, method in enumerate(("cam", "amn", "bao", "toco", "dual_branch", "esol", "adcam")):
+    methods = ("cam", "amn", "bao", "toco", "dual_branch", "esol", "adcam", "irn", "irn")
+    for number, (method, group) in enumerate(zip(methods, ["report"] * 7 + ["cams", "masks"], strict=True)):
         data = {"data__name": DATA_SETS[number % 4], "data__root": "/photographs", "data__saliency": str(tmp_path)}
-        params = resolve(shipped(method=method, **data))
+        foreign = {"source": "import", "folder": str(tmp_path)} if group != "report" else {}
+        given = {f"{group}__{key}": value for key, value in foreign.items()}
+        params = resolve(shipped(method=method, masks__segments=str(tmp_path), **data, **given))
         configs = stage_configs(params)
         assert set(leaves(configs["report"]["params"])) == set(leaves(shown(params)))
         for stage, config in configs.items():
@@ -237,6 +240,64 @@ def test_true_masks_are_said_to_come_of_no_threshold_and_no_crf() -> None:
     assert not [key for key in told["evaluate_masks"]["protocol"] if key.startswith("cam_")]
     assert told["evaluate_refined"]["bg_thresh"] == resolve(shipped(method="cam")).bg_thresh
     assert "full supervision" in told["evaluate_segmenter"]["protocol"]["pixel_labels"]
+
+
+def test_imported_maps_train_nothing_and_claim_nothing_of_a_method(tmp_path: Path) -> None:
+    (tmp_path / "irn_cams").mkdir()
+    given: dict[str, Any] = {"cams__source": "import", "cams__folder": str(tmp_path / "irn_cams")}
+    params = resolve(shipped(method="transcam", **given))
+    told = stage_configs(params)
+    assert told["train_classifier"]["network"] == told["train_localizer"]["network"] == "none"
+    assert told["extract_cams"].keys() == {
+        "source",
+        "first_id",
+        "validation",
+        "imported",
+        "inference_precision",
+        "code",
+    }
+    digest = told["extract_cams"]["imported"]["sha256"]
+    for name in ("seeds", "refined", "masks", "segmenter"):
+        protocol = told[f"evaluate_{name}"]["protocol"]
+        assert protocol["method"] == "imported" and protocol["imported"] == f"cams of irn_cams, {digest[:12]}"
+        assert "imported maps: not known" in protocol["pixel_labels"]
+        assert str(tmp_path) not in str(protocol)
+        if name != "segmenter":
+            assert not [key for key in protocol if key.startswith(("cam_", "rule")) or key == "initial_weights"]
+    assert told["evaluate_masks"]["protocol"]["crf"] == "irn" and told["evaluate_masks"]["bg_thresh"] == "colours"
+    page = shown(params)
+    assert page["method"] == "imported" and page["cams"]["folder"] == "irn_cams" and str(tmp_path) not in str(page)
+    for method in ("irn", "affinitynet"):
+        walked = resolve(shipped(method=method, **given))
+        assert walked.affinity.network != "none" and walked.classifier.network == "none", "walks apply to them"
+    other = stage_configs(resolve(shipped(method="cam", **given)))
+    assert other["extract_cams"] == told["extract_cams"], "no method has a part in them"
+
+
+def test_imported_masks_need_neither_maps_nor_affinity(tmp_path: Path) -> None:
+    params = resolve(shipped(method="irn", masks__source="import", masks__folder=str(tmp_path)))
+    told = stage_configs(params)
+    nothing = ("train_classifier", "train_localizer", "train_affinity")
+    assert {told[stage]["network"] for stage in nothing} == {"none"}
+    assert told["extract_cams"]["source"] == "none" and told["refine_cams"]["rule"] == "none"
+    assert told["make_masks"].keys() == {"source", "imported", "segment_share", "code"}
+    assert {told[f"evaluate_{name}"]["bg_thresh"] for name in EVALUATED} == {None}
+    assert shown(params)["bg_thresh"] == "not used" and "crf" not in shown(params)["masks"]
+
+
+def test_what_is_set_by_hand_wins_over_what_imports_leave_out(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"cams__source": "import", "cams__folder": str(tmp_path)}
+    assert resolve(shipped(classifier__network="resnet50", **given)).classifier.network == "resnet50"
+    both = given | {"masks__source": "import", "masks__folder": str(tmp_path)}
+    assert resolve(shipped(**both)).cams.source == "import"
+
+
+def test_segments_are_stated_where_they_vote(tmp_path: Path) -> None:
+    told = stage_configs(resolve(shipped(masks__segments=str(tmp_path), masks__segment_share=0.7)))
+    facts = {name: told[f"evaluate_{name}"]["protocol"].get("segments") for name in ("seeds", "masks", "segmenter")}
+    digest = told["make_masks"]["segment_files"]["sha256"][:12]
+    assert facts == {"seeds": None} | dict.fromkeys(("masks", "segmenter"), f"{tmp_path.name}, {digest}, share 0.7")
+    assert told["evaluate_refined"]["masks"]["segment_files"] == told["make_masks"]["segment_files"]
 
 
 def test_page_says_nothing_of_places_and_machines() -> None:

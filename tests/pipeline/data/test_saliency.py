@@ -15,11 +15,12 @@ from models.knobs import Augmentation
 from pipeline import make_masks
 from pipeline.config.load import resolve
 from pipeline.config.stages import stage_configs
-from pipeline.configure import check_saliency
+from pipeline.configure import check_folders
 from pipeline.data.dataset import SalientViews
 from pipeline.data.manifest import Record
 from pipeline.data.masks import read_mask
-from pipeline.data.saliency import SaliencyFiles, folder_hash, read_saliency, saliency_problems
+from pipeline.data.outside import OutsideFiles, folder_hash, outside_files
+from pipeline.data.saliency import read_saliency, saliency_problems
 from pipeline.evaluate import EvaluateConfig, masks_by_threshold
 from pipeline.maps.background import with_background
 from pipeline.maps.store import CamEntry, shard_path, write_shard
@@ -51,8 +52,8 @@ def half(size: tuple[int, int] = SIZE) -> np.ndarray:
     return levels
 
 
-def files() -> SaliencyFiles:
-    return SaliencyFiles(folder=str(MAPS), sha256=folder_hash(MAPS))
+def files() -> OutsideFiles:
+    return outside_files(str(MAPS))
 
 
 # ---------------------------------------------------------------------------------------------------------------- files
@@ -78,18 +79,6 @@ def test_maps_that_cannot_be_used_are_named() -> None:
         assert words in line
 
 
-def test_the_hash_is_of_names_and_contents() -> None:
-    write("a", half())
-    first = folder_hash(MAPS)
-    (MAPS / "notes.txt").write_text("no map")
-    assert folder_hash(MAPS) == first
-    (MAPS / "a.png").rename(MAPS / "b.png")
-    assert folder_hash(MAPS) != first
-    (MAPS / "b.png").rename(MAPS / "a.png")
-    write("a", half()[:, ::-1])
-    assert folder_hash(MAPS) != first
-
-
 def test_prepare_data_looks_at_the_maps_of_the_training_photographs() -> None:
     Path("photos").mkdir()
     photos("a.jpg", "b.jpg")
@@ -105,10 +94,10 @@ def test_prepare_data_looks_at_the_maps_of_the_training_photographs() -> None:
 
 
 def test_a_folder_without_maps_stops_before_any_work() -> None:
-    with pytest.raises(UserError, match=r"data\.saliency = saliency: no such folder, or no PNG in it"):
-        check_saliency(resolve(shipped(data__saliency=str(MAPS))))
+    with pytest.raises(UserError, match=r"data\.saliency = saliency: no such folder, or no such file in it"):
+        check_folders(resolve(shipped(data__saliency=str(MAPS))))
     write("a", half())
-    check_saliency(resolve(shipped(data__saliency=str(MAPS))))
+    check_folders(resolve(shipped(data__saliency=str(MAPS))))
 
 
 # ----------------------------------------------------------------------------------------------------------- what reads
@@ -178,10 +167,10 @@ def test_maps_that_changed_since_configure_stop_the_stages_that_read_them() -> N
     configure(data__name="folder", data__root=PHOTOGRAPHS, data__saliency=str(MAPS))
     config = EvaluateConfig(bg_thresh=0.3, protocol={}, code={}, masks=make_masks.MakeMasksConfig(saliency=files()))
     write("0", half()[:, ::-1])
-    with pytest.raises(UserError, match="the maps have changed since `configure`"):
+    with pytest.raises(UserError, match="the files have changed since `configure`"):
         run_light(make_masks)
     assert config.masks is not None
-    with pytest.raises(UserError, match="the maps have changed since `configure`"):
+    with pytest.raises(UserError, match="the files have changed since `configure`"):
         masks_by_threshold("refined", None, None, config.masks, 0)  # type: ignore[arg-type]
 
 
