@@ -5,7 +5,7 @@ METHOD ?= cam
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help setup repro predict test quick lint smoke instrument campaign knobs cards status experiments bench-walk bench-crf bench-attention complexity paper-check gpu-check clean
+.PHONY: help setup extras repro predict test quick lint smoke instrument campaign knobs cards status experiments bench-walk bench-crf bench-attention complexity paper-check gpu-check clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -24,7 +24,11 @@ repro: setup  ## run the pipeline on what params.yaml names (bundled scenes), to
 predict: setup  ## masks of any photographs by the trained network: make predict IN=holiday OUT=masks
 	python -m pipeline.predict "$(IN)" --out "$(OUT)"
 
-test: setup lint  ## lint and all tests
+extras: setup  ## install requirements-extras.txt: HEIC, CVAT, ONNX
+	python -m pip install --quiet --disable-pip-version-check -r requirements-extras.txt
+
+test: setup lint  ## lint and all tests; without the extras, which it tries to install, those of them are skipped
+	-$(MAKE) --no-print-directory extras
 	pytest -n 2 --dist loadfile
 
 quick: setup  ## tests that take seconds

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.run.errors import UserError
 
-REQUIREMENTS = "requirements-export.txt"
+REQUIREMENTS = "requirements-extras.txt"
 
 
 def library(module: str, package: str) -> Any:

@@ -22,7 +22,7 @@ from tests.support.project import CLASSES, write_network
 from tools import export_onnx, optional
 from tools.export_onnx import checked, convert, export
 
-WHERE = "is not installed (requirements-export.txt)"
+WHERE = "is not installed (requirements-extras.txt)"
 onnx = pytest.importorskip("onnx", reason=f"onnx {WHERE}")
 onnxruntime = pytest.importorskip("onnxruntime", reason=f"onnxruntime {WHERE}")
 
@@ -171,5 +171,5 @@ def test_a_missing_library_names_its_requirements(monkeypatch: pytest.MonkeyPatc
         raise ImportError(f"No module named {module!r}")
 
     monkeypatch.setattr(optional, "import_module", missing)
-    with pytest.raises(UserError, match=r"onnx is needed \(.*\); run `pip install -r requirements-export\.txt`"):
+    with pytest.raises(UserError, match=r"onnx is needed \(.*\); run `pip install -r requirements-extras\.txt`"):
         export(PREDICTOR, OUT)

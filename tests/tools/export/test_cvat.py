@@ -17,7 +17,7 @@ from tests.support.project import PHOTOGRAPHS
 from tests.tools.export.conftest import CLASSES, Labels, Truth, rough, smooth
 
 Exported = Callable[..., tuple[Path, Truth]]
-masks = pytest.importorskip("cvat_sdk.masks", reason="cvat-sdk is not installed (requirements-export.txt)")
+masks = pytest.importorskip("cvat_sdk.masks", reason="cvat-sdk is not installed (requirements-extras.txt)")
 LABELS = {**{name: k for k, name in enumerate(CLASSES, start=1)}, "__ignore__": 255}
 
 

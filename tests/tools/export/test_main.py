@@ -72,6 +72,6 @@ def test_a_missing_library_names_its_requirements(monkeypatch: pytest.MonkeyPatc
         raise ImportError(f"No module named {module!r}")
 
     monkeypatch.setattr(optional, "import_module", missing)
-    with pytest.raises(UserError, match=r"cvat-sdk is needed \(.*\); run `pip install -r requirements-export\.txt`"):
+    with pytest.raises(UserError, match=r"cvat-sdk is needed \(.*\); run `pip install -r requirements-extras\.txt`"):
         export("masks", "cvat", Path("out"))
     assert not Path("out").exists()
