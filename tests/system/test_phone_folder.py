@@ -77,8 +77,9 @@ def table(rows: list[tuple[str, str]]) -> str:
 def project(phone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clone where the chain has run on that folder."""
     folder = copy_repository(tmp_path_factory.mktemp("project"))
-    set_knobs(folder / "params.yaml", SMALL | {"data.name": "folder", "data.folder.tags": "tags.csv"})
-    run(folder, ["dvc", "repro", "-q"], DATA_ROOT=str(phone))
+    knobs = {"data.name": "folder", "data.folder.tags": "tags.csv", "data.folder.val_share": 0.0}
+    set_knobs(folder / "params.yaml", SMALL | knobs)
+    run(folder, ["dvc", "repro"], DATA_ROOT=str(phone))
     return folder
 
 
