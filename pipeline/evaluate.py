@@ -48,6 +48,7 @@ from pipeline.scoring.warnings import mask_warnings, said, truth_warnings
 
 METRICS = Path("metrics")
 MAP_ARTEFACTS = ("seeds", "refined")
+UNKNOWN = "not known"  # what a protocol says of masks of other programs
 CHECKED = 100
 """Masks to check first that are listed; `tools.check_first` lists all."""
 
@@ -109,7 +110,7 @@ def evaluate(
         "protocol": protocol(artefact, config, truth, manifest),
         "code": config.code,
     }
-    if artefact == "masks" and "refine" in config.protocol:  # which masks made of maps have, and true ones do not
+    if artefact == "masks" and config.protocol.get("refine", UNKNOWN) != UNKNOWN:  # masks that were made of maps here
         found = doubts(Path("data/refined"), Path("data/masks"), manifest, config.bg_thresh)
         save_ranking(plots / FILE, ranking(found)[:CHECKED])
     if not tally.scored:

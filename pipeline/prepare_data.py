@@ -13,14 +13,11 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
-from models.labels import IGNORE
-from pipeline.data.ground_truth import read_png
 from pipeline.data.images import read_image
 from pipeline.data.manifest import PREPARED, Manifest, Record, save_ground_truth, save_manifest
-from pipeline.data.masks import known_labels
+from pipeline.data.mask_checks import check_masks
 from pipeline.data.packed_masks import pack_drawn
 from pipeline.data.saliency import saliency_problems
 from pipeline.data.sources.source import SPLITS, PrepareDataConfig, Source, data_root
@@ -32,10 +29,6 @@ from pipeline.run.stage import run_light_stage
 from pipeline.run.told import Runtime, told
 
 MASKS = "masks"
-BINARY_MASKS = (
-    "all {count} masks hold 0 and 255 alone, such as {some}; 255 is void here: write the number of the class for its "
-    "pixels (1 for the first)"
-)
 MOST_LINES = 40
 MOST_CLASSES = 254  # masks are 8 bits: 0 is background, 255 is ignored
 
@@ -50,14 +43,14 @@ def main(runtime: Runtime) -> None:
     source, root = _source(config, runtime.workers), data_root(config)
     records = [*split_records(source, config), *(record for record in source.records if record.split == "test")]
     checked, problems = check_images(root, records, config.max_megapixels, runtime.workers)
-    hashes, wrong = check_masks(root, source, checked, runtime.workers)
+    hashes, wrong, doubts = check_masks(root, source, checked, runtime.workers)
     problems = [*source.problems, *problems, *wrong, *check_saliency(checked, config, runtime.workers)]
     problems = problems or _unusable(records, source, config)
     if problems:
         raise UserError(f"data.name = {config.name}: the data cannot be used as they are:\n{listed(problems)}")
     manifest = Manifest(tuple(record for record in checked if record.split in SPLITS), tuple(source.classes))
     test = tuple(record for record in checked if record.split == "test")
-    notes, warnings = [*source.notes, *_notes(manifest, config.background)], data_warnings(manifest)
+    notes, warnings = [*source.notes, *doubts, *_notes(manifest, config.background)], data_warnings(manifest)
     drawn, drawn_hashes = draw_masks(source, checked, runtime.workers)
     save_manifest(PREPARED, manifest, test)
     tune = set_apart(manifest.records, config.tune) if config.validate_on == "val" else []
@@ -127,40 +120,6 @@ def _checked(root: Path, record: Record, max_megapixels: float) -> Record | str:
         return replace(record, width=width, height=height, sha256=sha256(path))
     except UserError as error:
         return str(error)
-
-
-def check_masks(root: Path, source: Source, records: list[Record], workers: int) -> tuple[dict[str, str], list[str]]:
-    """Read every mask once.
-
-    Args:
-        root: folder that the masks' paths are relative to.
-        source: names the masks and their labels.
-        records: photographs that are good, with their sizes.
-        workers: threads.
-
-    Returns:
-        SHA-256 of the files by path, and one line for each mask that cannot be used.
-    """
-    masked = [record for record in records if record.id in source.masks]
-    label_map = None if source.label_map is None else np.array(source.label_map, dtype=np.uint8)
-
-    def labels(record: Record) -> set[int] | str:
-        try:
-            path = inside(root, source.masks[record.id])
-            found = known_labels(path, read_png(path, record), label_map, len(source.classes))
-        except UserError as error:
-            return str(error)
-        return {*np.unique(found).tolist()}
-
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        bar = tqdm(pool.map(labels, masked), total=len(masked), desc="masks", unit="mask", disable=None)
-        found = list(bar)
-        problems = [one for one in found if isinstance(one, str)]
-        if not problems and {IGNORE} <= set[int]().union(*found) <= {0, IGNORE}:
-            problems.append(BINARY_MASKS.format(count=len(masked), some=source.masks[masked[0].id]))
-        files = sorted({source.masks[record.id] for record in masked}) if not problems else []
-        hashes = dict(zip(files, pool.map(lambda file: sha256(root / file), files), strict=True))
-    return hashes, problems
 
 
 def check_saliency(records: list[Record], config: PrepareDataConfig, workers: int) -> list[str]:

@@ -110,7 +110,8 @@ def tag_scores(network: Localizer, manifest: Manifest, augmentation: Augmentatio
     precision = mean_average_precision(torch.cat(logits), torch.from_numpy(held_out.tag_matrix()))
     sizes = {"long_side": augmentation.long_side, "scale": augmentation.scale}
     named = {manifest.classes[index]: value for index, value in precision.items()}
-    shown = dict(zip(manifest.classes, held_out.tag_matrix().mean(axis=0).tolist(), strict=True))
+    shares = held_out.tag_matrix().sum(axis=0) / max(1, len(held_out.records))
+    shown = dict(zip(manifest.classes, shares.tolist(), strict=True))
     return {
         **said(tag_warnings(named, shown)),
         **({"map": float(np.mean(list(named.values())))} if named else {}),

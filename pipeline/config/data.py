@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -61,9 +62,6 @@ class DataKnobs(Knobs):
         None,
         "folder of the photographs, except for scenes; absolute for queued and --temp runs; none: that of DATA_ROOT",
     )
-    watch: Name = knob(
-        "requirements.txt", "file or folder that DVC watches: your CSV, so that an edit re-runs prepare_data"
-    )
     classes: Literal["all"] | Annotated[list[Name], Field(min_length=1)] = knob(
         "all", "all, or a list: the other classes become background"
     )
@@ -102,6 +100,9 @@ class DataKnobs(Knobs):
             raise ValueError(
                 "data.background = false, but data.saliency tells masks where background is; set one of them back"
             )
-        if isinstance(self.classes, list) and len(set(self.classes)) != len(self.classes):
+        names = [unicodedata.normalize("NFC", name) for name in self.classes] if self.classes != "all" else []
+        if len(set(names)) != len(names):
             raise ValueError("data.classes names a class twice")
+        if self.limit == 1 or (self.name == "scenes" and self.scenes.train == 1):
+            raise ValueError("one photograph is left to train on, and no method learns from one; raise the limit")
         return self

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from models.registry import AFFINITIES, BACKBONES, CLASSIFIERS, ENCODERS, NETWORKS, Network, segmenter_network
 from pipeline.config.code import code_digest
 from pipeline.config.params import Params
 from pipeline.config.pixel_labels import imported, pixel_labels
-from pipeline.data.outside import ARRAYS, PNG, OutsideFiles, outside_files, stated
+from pipeline.data.outside import ARRAYS, PNG, OutsideFiles, listing_hash, outside_files, stated
 from pipeline.maps.background_rules import NOWHERE
 from pipeline.run.files import expanded, sha256
 from pipeline.run.told import Runtime
@@ -68,6 +69,7 @@ def _knobs(params: Params) -> dict[str, Json]:
     without_background = {} if params.data.background else {"background": False}
     data |= {key: p["data"][key] for key in ("tune", "validate_on")} | saliency | without_background
     data |= {"saliency_splits": ["train", "val"]} if saliency and params.cams.validation else {}
+    data |= {"files": listing_hash(photograph_folders(params))} if params.data.name != "scenes" else {}
     protocols = _protocols(params, outside)
     with_threshold = {"rules", "seeds", "refined"} if params.cams.source != "none" else set()
     with_threshold |= {"masks"} if _masks_have_a_threshold(params) else set()
@@ -114,6 +116,12 @@ def _hashes(params: Params, stage: str) -> Json:
     files = {weights: expanded(weights) for weights in sorted(wanted) if is_file(weights)}
     found = {weights: sha256(path) for weights, path in files.items() if path.is_file()}
     return {"weights_sha256": found} if found else {}
+
+
+def photograph_folders(params: Params) -> list[Path]:
+    """The folders that hold photographs, tags and masks."""
+    folders = [params.data.root, params.data.voc2012.sbd_root if params.data.name == "voc2012" else None]
+    return [expanded(folder) for folder in folders if folder is not None]
 
 
 def outside_folders(params: Params) -> dict[str, tuple[str, tuple[str, ...]]]:
@@ -403,7 +411,7 @@ def shown(params: Params) -> Json:
     p = params.model_dump(mode="json")
     kept = {key: value for key, value in p.items() if key not in Runtime.model_fields}
     kept["method"] = stated_method(params)
-    kept["data"] = {key: value for key, value in p["data"].items() if key not in ("root", "watch", "saliency")}
+    kept["data"] = {key: value for key, value in p["data"].items() if key not in ("root", "saliency")}
     kept["localizer"] = params.localizer.told()
     kept["cams"] = params.cams.told()
     if params.masks.source == "import":

@@ -56,5 +56,7 @@ def parsed(text: str) -> Any:
         return reader.get_single_data()
     except RecursionError as error:
         raise YAMLError("it nests too deeply") from error
+    except (ValueError, KeyError, AttributeError, TypeError) as error:  # `!!int zero`, a number of 5,000 digits
+        raise YAMLError(f"a value is not what its tag says ({str(error) or type(error).__name__})") from error
     finally:
         reader.dispose()

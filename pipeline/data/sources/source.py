@@ -46,7 +46,11 @@ class Source:
 
 
 class PrepareDataConfig(Told):
-    """What prepare_data is told: `source` has the knobs of the one data set in use, whose module checks them."""
+    """What prepare_data is told: `source` has the knobs of the one data set in use, whose module checks them.
+
+    Attributes:
+        files: hash of the listing of all files, so that changed ones are looked at again.
+    """
 
     name: Name
     root: Annotated[Name | None, Maybe]
@@ -58,6 +62,7 @@ class PrepareDataConfig(Told):
     saliency: OutsideFiles | None = None
     saliency_splits: list[str] = Field(default=["train"])
     background: bool = True
+    files: str = ""
     source: dict[str, Any]
 
 

@@ -36,7 +36,6 @@ STAGES = {
 """The stage that reads a group of knobs."""
 
 ELSEWHERE = {
-    "data.watch": "dvc.yaml",
     "data.background": "report",  # other stages are told only where there is none
     "crf_reference": "make_masks",
     "method": "report",
@@ -68,7 +67,6 @@ def test_only_what_uses_a_knob_is_told_of_it() -> None:
     assert changed_stages(precision__training="bfloat16") == {*TRAININGS, *everything}
     viewers = {"train_classifier", "train_localizer", "extract_cams", "refine_cams", "predict"}
     assert changed_stages(precision__inference="tf32") == viewers | everything
-    assert changed_stages(data__watch="labels.csv") == set()
     evaluated = {f"evaluate_{name}" for name in ("rules", "seeds", "refined")}
     assert changed_stages(data__tune=0.1) == {"prepare_data", "report"}
     assert changed_stages(data__tune=0.0) == {"prepare_data", "report", *evaluated}, "no number is called tuned"
@@ -303,7 +301,7 @@ def test_segments_are_stated_where_they_vote(tmp_path: Path) -> None:
 def test_page_says_nothing_of_places_and_machines() -> None:
     params = resolve(shipped(data__name="folder", data__root="/home/somebody", device="cpu"))
     on_the_page = leaves(shown(params))
-    assert not {"device", "precision", "processes", "workers", "data.root", "data.watch"} & set(on_the_page)
+    assert not {"device", "precision", "processes", "workers", "data.root"} & set(on_the_page)
     assert "/home/somebody" not in str(on_the_page)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from dvc.utils.hydra import apply_overrides
 from dvc.utils.serialize import load_yaml, loads_yaml
+from yaml import YAMLError
 
 from pipeline.config.load import load_params, read_params
 from pipeline.config.params import Params
@@ -62,3 +63,11 @@ def test_files_that_say_something_else_than_they_seem_are_refused(tmp_path: Path
     path.write_bytes(text)
     with pytest.raises(UserError, match=words):
         read_params(path)
+
+
+@pytest.mark.parametrize(
+    "text", ["a: !!int zero", "a: !!float x", "a: !!bool maybe", "a: !!timestamp foo", f"a: {'9' * 5000}"]
+)
+def test_values_that_are_not_what_they_are_called(text: str) -> None:
+    with pytest.raises(YAMLError):
+        parsed(text)

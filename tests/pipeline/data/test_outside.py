@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from pipeline.config.load import resolve
 from pipeline.configure import check_folders
-from pipeline.data.outside import ARRAYS, PNG, folder_hash, outside_file, outside_files, stated
+from pipeline.data.outside import ARRAYS, PNG, folder_hash, listing_hash, outside_file, outside_files, stated
 from pipeline.run.errors import UserError
 from tests.support.knobs import shipped
 
@@ -68,3 +69,26 @@ def test_a_folder_without_files_stops_before_any_work(
     Path("here").mkdir()
     (Path("here") / f"a{files.partition('<id>')[2][:4]}").write_bytes(b"")
     check_folders(resolve(shipped(**given)))
+
+
+def test_the_listing_changes_with_names_sizes_and_times_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "photographs"
+    (root / "deep").mkdir(parents=True)
+    path = root / "deep/a.jpg"
+    path.write_bytes(b"one")
+    first = listing_hash([root])
+    assert listing_hash([root]) == first
+    os.utime(path, ns=(1, 1))
+    second = listing_hash([root])
+    path.write_bytes(b"four")
+    os.utime(path, ns=(1, 1))
+    third = listing_hash([root])
+    path.rename(root / "deep/b.jpg")
+    assert len({first, second, third, listing_hash([root])}) == 4
+    before = listing_hash([root])
+    (root / "work").mkdir()
+    monkeypatch.chdir(root / "work")
+    Path("params.yaml").write_text("method: cam")
+    assert listing_hash([root]) == before, "the project itself may lie there"
+    (root / "nowhere").symlink_to(root / "lost")
+    assert listing_hash([root]) == before, "a link to nothing"

@@ -140,3 +140,38 @@ def test_a_flipped_bit_is_found_by_its_checksum(tmp_path: Path, capsys: pytest.C
     with pytest.raises(UserError, match=r"is damaged \(the checksum of x does not fit"):
         read_entry(path, "x")
     assert not whole(path) and "is damaged; it is made anew" in capsys.readouterr().out
+
+
+def test_no_flipped_bit_gives_other_maps(tmp_path: Path) -> None:
+    path = shard_path(tmp_path, 0)
+    written = [entry("x", (1, 3)), entry("y", (2,), seed=3)]
+    write_shard(path, written, {"rule": "none"})
+    data = path.read_bytes()
+    for place in range(0, len(data), 5):
+        changed = bytearray(data)
+        changed[place] ^= 0x10
+        path.write_bytes(changed)
+        if whole(path):
+            found = list(read_shard(path))
+            assert [one.id for one in found] == ["x", "y"] and [one.class_ids for one in found] == [(1, 3), (2,)], place
+
+
+def test_classes_are_scaled_apart(tmp_path: Path) -> None:
+    path, maps = shard_path(tmp_path, 0), torch.rand(2, 4, 4) + 0.5
+    maps[0] *= 1e10
+    write_shard(path, [CamEntry("x", (4, 4), (1, 2), (maps,), ((4, 4),), fusion="max")], {})
+    fused, _ = fused_maps(read_entry(path, "x"), (4, 4))
+    assert abs(fused[1].max() - 1) < 1e-3 and abs(fused[0].max() - 1) < 1e-3
+
+
+def test_the_stage_that_wrote_a_damaged_store_is_named(tmp_path: Path) -> None:
+    for folder, stage in (
+        ("seeds", "extract_cams"),
+        ("refined", "refine_cams"),
+        ("localizer/epochs/x-01", "train_localizer"),
+    ):
+        path = shard_path(tmp_path / folder, 0)
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"no shard")
+        with pytest.raises(UserError, match=f"--force {stage}`"):
+            list(read_shard(path))
