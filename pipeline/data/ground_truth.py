@@ -53,7 +53,8 @@ class GroundTruth:
     """
 
     def __init__(self, manifest: Manifest, root: Path) -> None:
-        content = read_json(PREPARED / "ground_truth.json", "prepare_data")
+        keys = ("masks", "label_map", "tune", "sha256")
+        content = read_json(PREPARED / "ground_truth.json", "prepare_data", keys)
         self.root = root
         self.masks: dict[str, str] = content["masks"]
         self.files = READERS[content.get("reader", "png")]

@@ -117,6 +117,8 @@ def load_manifest(folder: Path = PREPARED, name: str = MANIFEST) -> Manifest:
         raise UserError(f"{path} not found; run `dvc repro prepare_data`") from error
     except ValueError as error:
         raise UserError(f"{path} is damaged ({error}); run `dvc repro -f prepare_data`") from error
+    if not isinstance(classes, list) or not all(isinstance(one, str) for one in classes) or not classes:
+        raise UserError(f"{folder / 'classes.json'} is damaged (no list of names); run `dvc repro -f prepare_data`")
     return Manifest(records, tuple(classes))
 
 

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from configparser import ConfigParser
 from contextlib import contextmanager, suppress
 from functools import lru_cache
@@ -55,18 +55,26 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path, producer: str) -> Any:
+def read_json(path: Path, producer: str, keys: Sequence[str] = ()) -> Any:
     """Read JSON that the stage `producer` writes.
+
+    Args:
+        path: of the file.
+        producer: a stage, for messages.
+        keys: what the content has at least, where it is a mapping that needs some.
 
     Raises:
         UserError: the file is missing or damaged.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path} not found; the stage {producer} writes it: run `dvc repro {producer}`") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is damaged ({error}); run `dvc repro --force {producer}`") from error
+    if missing := [key for key in keys if not isinstance(content, dict) or key not in content]:
+        raise UserError(f"{path} is damaged ({missing[0]} is missing); run `dvc repro --force {producer}`")
+    return content
 
 
 @contextmanager

@@ -23,6 +23,7 @@ LFS_POINTER, ZIP, PICKLE = b"version https://git-lfs", b"PK", b"\x80"
 """First bytes of files that people give as weights."""
 
 CONVERTER = "python -m tools.convert_weights IN OUT.safetensors"
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def read_state(path: Path, allowed: Sequence[type] = ()) -> State:
@@ -47,8 +48,8 @@ def read_state(path: Path, allowed: Sequence[type] = ()) -> State:
     for key in WRAPPERS:
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"weights {path} hold no state dict (names to tensors)")
+    if not isinstance(state, dict) or not all(_named(name, value) for name, value in state.items()):
+        raise UserError(f"weights {path} hold no state dict (names to plain, dense tensors)")
     _check_numbers(path, state)
     return state
 
@@ -82,6 +83,12 @@ def _what_is_wrong(path: Path, error: Exception, allowed: Sequence[type]) -> str
     return "it is no file of PyTorch or safetensors, or is damaged; fetch it again"
 
 
+def _named(name: Any, value: Any) -> bool:
+    """Whether an entry of a state dict is a name with a tensor whose values are there."""
+    dense = isinstance(value, Tensor) and value.layout == torch.strided and not value.is_nested and not value.is_meta
+    return isinstance(name, str) and dense
+
+
 def _check_numbers(path: Path, state: State) -> None:
     """Refuse weights that no network can start from.
 
@@ -92,9 +99,9 @@ def _check_numbers(path: Path, state: State) -> None:
         raise UserError(f"weights {path} hold no floating-point tensor; quantised weights are not read")
     for name, value in state.items():
         kind = str(value.dtype).removeprefix("torch.")
-        if name.endswith(".weight") and not value.is_floating_point():
-            raise UserError(f"weights {path}: {name} is {kind}; give weights in float16, bfloat16, float32 or float64")
         if value.is_complex():
             raise UserError(f"weights {path}: {name} is {kind}; weights are real numbers")
+        if name.endswith((".weight", ".bias")) and value.dtype not in FLOATS:
+            raise UserError(f"weights {path}: {name} is {kind}; give weights in float16, bfloat16, float32 or float64")
         if value.is_floating_point() and not torch.isfinite(value.float()).all():
             raise UserError(f"weights {path}: {name} holds NaN or an infinity; the training that wrote them diverged")

@@ -51,3 +51,11 @@ def test_missing_and_damaged_manifests_name_the_stage(tmp_path: Path, monkeypatc
         (PREPARED / "manifest.csv").write_bytes(damaged)
         with pytest.raises(UserError, match=r"manifest\.csv is damaged"):
             load_manifest()
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "null", '"cat"', "[1]"])
+def test_classes_that_are_no_list_of_names_are_damaged(tmp_path: Path, content: str) -> None:
+    save_manifest(tmp_path, Manifest((), ("cat",)))
+    (tmp_path / "classes.json").write_text(content)
+    with pytest.raises(UserError, match=r"classes\.json is damaged"):
+        load_manifest(tmp_path)

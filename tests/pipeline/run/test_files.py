@@ -124,3 +124,12 @@ def test_links_that_dvc_made_may_lead_into_its_cache(
 def test_long_lists_are_cut() -> None:
     assert listed(["a", "b"]) == "  - a\n  - b"
     assert listed(["a", "b", "c"], limit=1) == "  - a\n  ... and 2 more"
+
+
+@pytest.mark.parametrize("content", [{}, [], None, {"masks": 1}])
+def test_json_without_what_it_must_have_is_damaged(tmp_path: Path, content: object) -> None:
+    write_json(tmp_path / "a.json", content)
+    with pytest.raises(
+        UserError, match=r"a\.json is damaged \((masks|tune) is missing\); run `dvc repro --force prepare_data`"
+    ):
+        read_json(tmp_path / "a.json", "prepare_data", ("masks", "tune"))

@@ -81,6 +81,8 @@ def test_state_dicts_of_both_forms_are_read(tmp_path: Path, below: str, suffix: 
         ({"path": Path()}, "cannot be read as plain tensors"),
         ({"weight": 3}, "hold no state dict"),
         ([torch.zeros(1)], "hold no state dict"),
+        ({1: torch.zeros(1)}, "hold no state dict"),
+        ({"weight": torch.zeros(2, 2).to_sparse()}, "hold no state dict"),
         (None, "not found; give imagenet, none, or the path"),
     ],
 )
@@ -126,6 +128,7 @@ def test_pickled_objects_are_refused_in_our_words(tmp_path: Path) -> None:
     [
         (torch.ones(2, dtype=torch.int8), "weight is int8"),
         (torch.ones(2, dtype=torch.bool), "weight is bool"),
+        (torch.ones(2).to(torch.float8_e4m3fn), "weight is float8"),
         (torch.ones(2, dtype=torch.complex64), "weight is complex64"),
         (torch.tensor([1.0, float("nan")]), "weight holds NaN or an infinity"),
         (torch.tensor([1.0, float("inf")]), "weight holds NaN or an infinity"),
