@@ -150,7 +150,7 @@ def test_files_that_have_changed_since_configure_are_refused(tmp_path: Path) -> 
     path, network = tmp_path / "weights.pth", Filled(2, 3)
     torch.save(nn.Linear(2, 3).state_dict(), path)
     load_initial(network, "linear", str(path), None, {str(path): sha256(path)})
-    with pytest.raises(UserError, match="have changed since configure looked at them; run `dvc repro --force conf"):
+    with pytest.raises(UserError, match="have changed since configure looked at them; run `dvc repro`, wh"):
         load_initial(network, "linear", str(path), None, {str(path): "0" * 64})
 
 
