@@ -3,8 +3,8 @@
 Run as `python -m pipeline.evaluate seeds` (or rules, localizer, refined, masks, segmenter). Maps and masks are scored
 on the training split without its tune photographs, restricted to the tags; predictions on the validation split, without
 tags. Refined maps also tell what masks made of them would score at other thresholds. Where the data set has no masks,
-what can be said without them is reported: coverage. Of pseudo
-masks the most doubtful ones are listed. `metrics/<artefact>.json` gets the numbers that people compare,
+what can be said without them is reported: coverage. Of pseudo masks the most doubtful ones are listed.
+`metrics/<artefact>.json` gets the numbers that people compare,
 `metrics/details/<artefact>.json` all else, `data/counts/<artefact>.npz` the confusion matrix of each photograph; rules
 and localizer have details alone.
 """

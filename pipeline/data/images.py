@@ -104,6 +104,18 @@ def _formats(path: Path) -> tuple[str, ...]:
     return FORMATS
 
 
+def as_photograph(image: str | Path | NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A photograph (H, W, 3) uint8, given as a file or as that array.
+
+    Raises:
+        UserError: the file cannot be read, or the array is no such picture.
+    """
+    pixels = image if isinstance(image, np.ndarray) else read_image(Path(image))
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise UserError(f"a photograph is RGB (H, W, 3) of uint8; this array is {pixels.shape} of {pixels.dtype}")
+    return pixels
+
+
 def _check_size(path: Path, size: tuple[int, int], max_megapixels: float) -> None:
     width, height = size
     if width * height > max_megapixels * 1e6:

@@ -14,15 +14,15 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.config.cams import CamsKnobs
-from pipeline.data.images import read_image
+from pipeline.data.images import as_photograph
 from pipeline.data.manifest import PREPARED, Record
 from pipeline.data.outside import OutsideFiles
 from pipeline.maps.extraction import batch_entries
 from pipeline.maps.store import fused_maps
 from pipeline.run.errors import UserError
 from pipeline.run.files import read_json
-from pipeline.run.runtime import be_deterministic, machine_of
-from pipeline.run.told import CONFIG, InferenceTold, Runtime
+from pipeline.run.runtime import local_machine
+from pipeline.run.told import CONFIG, InferenceTold
 from pipeline.training.weights import load_network
 
 Maps = dict[str, NDArray[np.float32]]
@@ -53,13 +53,11 @@ class Localizer:
     """
 
     def __init__(self, project: str | Path = ".", device: str = "auto") -> None:
-        be_deterministic()
         root = Path(project)
         self.classes: list[str] = read_json(root / PREPARED / "classes.json", "prepare_data")
         told = read_json(root / CONFIG / "extract_cams.json", "configure")
         self.config = ExtractCamsConfig.model_validate(told)
-        runtime = Runtime.model_validate({"root": None, "device": device, "processes": 1, "workers": 0})
-        self.machine = machine_of(runtime).computing_in(self.config.inference_precision)
+        self.machine = local_machine(device).computing_in(self.config.inference_precision)
         network = load_network(root / "data/localizer", "train_localizer")
         self.network = network.to(self.machine.device, memory_format=torch.channels_last).eval()
 
@@ -74,9 +72,9 @@ class Localizer:
             For each tag (H, W) float32 in [0, 1]; `background` too where the method has a map of it.
 
         Raises:
-            UserError: the file is no photograph, or a tag is unknown.
+            UserError: the file is no photograph, the array no such picture, or a tag is unknown.
         """
-        pixels = image if isinstance(image, np.ndarray) else read_image(Path(image))
+        pixels = as_photograph(image)
         if unknown := [tag for tag in tags if tag not in self.classes]:
             raise UserError(f"no class is called {', '.join(unknown)}; there are {', '.join(self.classes)}")
         class_ids = tuple(sorted(self.classes.index(tag) + 1 for tag in tags))

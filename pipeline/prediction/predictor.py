@@ -24,14 +24,14 @@ from models.segmenters.predictions import bands, view_scores
 from models.segmenters.segmenter import Segmenter
 from pipeline.config.code import code_digest
 from pipeline.data.dataset import resized_view
-from pipeline.data.images import read_image, resize_image, resize_labels, scaled_size, view_size
+from pipeline.data.images import as_photograph, resize_image, resize_labels, scaled_size, view_size
 from pipeline.maps.background import hard_channels
 from pipeline.maps.crf import dense_crf, softmax_energies
 from pipeline.run.errors import UserError
 from pipeline.run.files import new_folder, read_json, write_json
-from pipeline.run.runtime import Machine, be_deterministic, machine_of
+from pipeline.run.runtime import Machine, local_machine
 from pipeline.run.source import RECORDS
-from pipeline.run.told import CrfTold, InferenceTold, Runtime
+from pipeline.run.told import CrfTold, InferenceTold
 from pipeline.training.weights import load_network
 
 ABOUT = "predictor.json"
@@ -82,13 +82,11 @@ class Predictor:
     """
 
     def __init__(self, folder: str | Path = "data/predictor", device: str = "auto", **knobs: Any) -> None:
-        be_deterministic()
         place = Path(folder)
         about = read_about(place)
         self.classes = about.classes
         self.config = changed(about.how, knobs)
-        runtime = Runtime.model_validate({"root": None, "device": device, "processes": 1, "workers": 0})
-        self.machine = machine_of(runtime).computing_in(self.config.inference_precision)
+        self.machine = local_machine(device).computing_in(self.config.inference_precision)
         self.network = load_segmenter(place, self.machine)
 
     def __call__(self, image: str | Path | Labels) -> Labels:
@@ -100,10 +98,7 @@ class Predictor:
         Raises:
             UserError: the file is no photograph, or the array no such picture.
         """
-        pixels = image if isinstance(image, np.ndarray) else read_image(Path(image))
-        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
-            raise UserError(f"a photograph is RGB (H, W, 3) of uint8; this array is {pixels.shape} of {pixels.dtype}")
-        return predicted_labels(self.network, pixels, self.config, self.machine)
+        return predicted_labels(self.network, as_photograph(image), self.config, self.machine)
 
 
 # ----------------------------------------------------------------------------------------------------------- the folder

@@ -72,6 +72,16 @@ def machine_of(runtime: Runtime) -> Machine:
     return Machine(runtime.folder, device, runtime.workers)
 
 
+def local_machine(device: str) -> Machine:
+    """A machine for single photographs from anywhere, deterministic, in one process; `device` as the knob.
+
+    Raises:
+        UserError: CUDA is asked for and not there.
+    """
+    be_deterministic()
+    return machine_of(Runtime.model_validate({"root": None, "device": device, "processes": 1, "workers": 0}))
+
+
 def be_deterministic() -> None:
     """Same seed, same machine, same bits; CUDA operations that have no deterministic form only warn."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
